@@ -1,0 +1,89 @@
+use serde::{Deserialize, Serialize};
+
+/// Why generation ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FinishReason {
+    /// A stop token or stop string.
+    Stop,
+    /// The limit on new tokens, or the end of the context.
+    Length,
+}
+
+/// A verified quote: `source[start..end] == quote`, byte offsets into the stored source text.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Citation {
+    /// Path of the document, relative to the documents folder.
+    pub document: String,
+    /// First byte of the quote in the stored source.
+    pub start: usize,
+    /// One past the last byte of the quote.
+    pub end: usize,
+    /// The quoted text, equal to those bytes.
+    pub quote: String,
+    /// Number of the source in the prompt, from 1, as the answer refers to it: `[1]`.
+    pub source_number: usize,
+}
+
+/// A chunk that was retrieved for an item, best first.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Retrieved {
+    /// Path of the document, relative to the documents folder.
+    pub document: String,
+    /// First byte of the chunk in the stored source.
+    pub start: usize,
+    /// One past the last byte.
+    pub end: usize,
+    /// Fused score; larger is better, comparable within one query only.
+    pub score: f64,
+    /// Whether the chunk fitted into the prompt's token budget.
+    pub in_context: bool,
+}
+
+/// Where the time of one answer went, in milliseconds of wall time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Timing {
+    /// Embedding the query, searching, assembling the context.
+    pub retrieval_ms: f64,
+    /// From the prompt's tokens to the first new token.
+    pub prefill_ms: f64,
+    /// All further tokens.
+    pub decode_ms: f64,
+}
+
+impl Timing {
+    /// The whole answer, in milliseconds.
+    pub fn total_ms(&self) -> f64 {
+        self.retrieval_ms + self.prefill_ms + self.decode_ms
+    }
+}
+
+/// Tokens of one answer, counted by the served model's own tokenizer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Usage {
+    /// Prompt, template included.
+    pub input_tokens: usize,
+    /// Generated, stop token included.
+    pub output_tokens: usize,
+}
+
+/// What a candidate made of an input.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Output {
+    /// The answer, source markers like `[1]` included where the candidate cites.
+    pub text: String,
+    /// Verified citations.
+    pub citations: Vec<Citation>,
+    /// Markers in the answer that could not be verified, and were dropped.
+    pub dropped_citations: usize,
+    /// What was retrieved, best first; empty for candidates without retrieval.
+    pub retrieved: Vec<Retrieved>,
+    /// Whether the candidate declined to answer.
+    pub abstained: bool,
+    /// Why generation ended.
+    pub finish: FinishReason,
+    /// Where the time went.
+    pub timing: Timing,
+    /// Tokens in and out.
+    pub usage: Usage,
+}
