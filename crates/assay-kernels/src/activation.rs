@@ -1,0 +1,227 @@
+//! Element-wise activations and softmax.
+
+use rayon::prelude::*;
+
+use crate::dispatch::{Path, kernel};
+use crate::simd::LANES;
+
+/// Values per parallel task, a multiple of `row`: enough to pay for the thread.
+pub(crate) fn task_len(row: usize) -> usize {
+    (1usize << 15).div_ceil(row) * row
+}
+
+/// SwiGLU: `out = silu(gate) · up`, element by element (Shazeer 2020).
+///
+/// # Panics
+/// When the lengths differ.
+pub fn silu_mul(gate: &[f32], up: &[f32], out: &mut [f32]) {
+    assert_eq!(gate.len(), up.len(), "silu_mul: lengths");
+    assert_eq!(gate.len(), out.len(), "silu_mul: lengths");
+    let (path, len) = (Path::current(), task_len(LANES));
+    let inputs = gate.par_chunks(len).zip(up.par_chunks(len));
+    inputs.zip(out.par_chunks_mut(len)).for_each(|((gate, up), out)| {
+        // SAFETY: the path is available and the lengths agree.
+        unsafe { silu_mul_kernel(path, gate, up, out) };
+    });
+}
+
+kernel! {
+    fn silu_mul_kernel<V>(gate: &[f32], up: &[f32], out: &mut [f32]) {
+        unsafe {
+            let whole = out.len() / LANES * LANES;
+            let (gate, up, n) = (gate.as_ptr(), up.as_ptr(), out.len() - whole);
+            let out = out.as_mut_ptr();
+            for i in (0..whole).step_by(LANES) {
+                let g = V::load(gate.add(i));
+                g.mul(g.sigmoid()).mul(V::load(up.add(i))).store(out.add(i));
+            }
+            if n > 0 {
+                let g = V::load_partial(gate.add(whole), n);
+                let y = g.mul(g.sigmoid()).mul(V::load_partial(up.add(whole), n));
+                y.store_partial(out.add(whole), n);
+            }
+        }
+    }
+}
+
+/// Backward of [`silu_mul`]; `dgate` and `dup` are overwritten.
+///
+/// # Panics
+/// When the lengths differ.
+pub fn silu_mul_backward(dy: &[f32], gate: &[f32], up: &[f32], dgate: &mut [f32], dup: &mut [f32]) {
+    for len in [gate.len(), up.len(), dgate.len(), dup.len()] {
+        assert_eq!(len, dy.len(), "silu_mul_backward: lengths");
+    }
+    let (path, len) = (Path::current(), task_len(LANES));
+    let inputs = dy.par_chunks(len).zip(gate.par_chunks(len)).zip(up.par_chunks(len));
+    let outputs = dgate.par_chunks_mut(len).zip(dup.par_chunks_mut(len));
+    inputs.zip(outputs).for_each(|(((dy, gate), up), (dgate, dup))| {
+        // SAFETY: the path is available and the lengths agree.
+        unsafe { silu_mul_backward_kernel(path, dy, gate, up, dgate, dup) };
+    });
+}
+
+kernel! {
+    fn silu_mul_backward_kernel<V>(
+        dy: &[f32], gate: &[f32], up: &[f32], dgate: &mut [f32], dup: &mut [f32],
+    ) {
+        unsafe {
+            #[inline(always)]
+            unsafe fn step<V: crate::simd::Vector>(dy: V, g: V, up: V) -> (V, V) {
+                unsafe {
+                    let (s, one) = (g.sigmoid(), V::splat(1.0));
+                    let silu = g.mul(s);
+                    // silu' = s · (1 + g · (1 - s))
+                    let slope = s.mul(g.mul_add(one.sub(s), one));
+                    (dy.mul(up).mul(slope), dy.mul(silu))
+                }
+            }
+            let whole = dy.len() / LANES * LANES;
+            let n = dy.len() - whole;
+            let (dy, gate, up) = (dy.as_ptr(), gate.as_ptr(), up.as_ptr());
+            let (dgate, dup) = (dgate.as_mut_ptr(), dup.as_mut_ptr());
+            for i in (0..whole).step_by(LANES) {
+                let (dg, du) =
+                    step(V::load(dy.add(i)), V::load(gate.add(i)), V::load(up.add(i)));
+                dg.store(dgate.add(i));
+                du.store(dup.add(i));
+            }
+            if n > 0 {
+                let (dg, du) = step(
+                    V::load_partial(dy.add(whole), n),
+                    V::load_partial(gate.add(whole), n),
+                    V::load_partial(up.add(whole), n),
+                );
+                dg.store_partial(dgate.add(whole), n);
+                du.store_partial(dup.add(whole), n);
+            }
+        }
+    }
+}
+
+/// GELU with the error function, as BERT has it, in place: `x · Φ(x)`.
+///
+/// The error function is Abramowitz and Stegun's 7.1.26, |error| ≤ 1.5e-7 before rounding.
+pub fn gelu(x: &mut [f32]) {
+    let path = Path::current();
+    x.par_chunks_mut(task_len(LANES)).for_each(|x| {
+        // SAFETY: the path is available.
+        unsafe { gelu_kernel(path, x) };
+    });
+}
+
+kernel! {
+    fn gelu_kernel<V>(x: &mut [f32]) {
+        unsafe {
+            #[inline(always)]
+            unsafe fn step<V: crate::simd::Vector>(x: V) -> V {
+                unsafe {
+                    let (zero, one) = (V::splat(0.0), V::splat(1.0));
+                    let z = x.mul(V::splat(std::f32::consts::FRAC_1_SQRT_2));
+                    let z = z.max(zero.sub(z));
+                    let t = one.div(z.mul_add(V::splat(0.327_591_1), one));
+                    let mut p = V::splat(1.061_405_4);
+                    for c in [-1.453_152, 1.421_413_7, -0.284_496_74, 0.254_829_6] {
+                        p = p.mul_add(t, V::splat(c));
+                    }
+                    // tail = 1 - erf(z), so that 1 + erf(±z) loses nothing for negative x.
+                    let tail = p.mul(t).mul(zero.sub(z.mul(z)).exp());
+                    let half = x.mul(V::splat(0.5));
+                    let positive = half.mul(V::splat(2.0).sub(tail)).where_ge(x, zero);
+                    let negative = half.mul(tail).where_ge(zero.sub(x), V::splat(f32::MIN_POSITIVE));
+                    positive.add(negative)
+                }
+            }
+            let whole = x.len() / LANES * LANES;
+            let n = x.len() - whole;
+            let x = x.as_mut_ptr();
+            for i in (0..whole).step_by(LANES) {
+                step(V::load(x.add(i))).store(x.add(i));
+            }
+            if n > 0 {
+                step(V::load_partial(x.add(whole), n)).store_partial(x.add(whole), n);
+            }
+        }
+    }
+}
+
+/// Softmax over each row of `cols` values, in place. A row whose maximum is `-inf` becomes zeros.
+///
+/// # Panics
+/// When `x.len()` is not a multiple of `cols`.
+pub fn softmax_rows(x: &mut [f32], cols: usize) {
+    if cols == 0 {
+        return assert!(x.is_empty(), "softmax_rows: length");
+    }
+    assert_eq!(x.len() % cols, 0, "softmax_rows: length");
+    let path = Path::current();
+    x.par_chunks_mut(task_len(cols)).for_each(|x| {
+        for row in x.chunks_exact_mut(cols) {
+            // SAFETY: the path is available.
+            unsafe {
+                let max = max_row(path, row);
+                if max == f32::NEG_INFINITY {
+                    row.fill(0.0);
+                    continue;
+                }
+                let sum = exp_row(path, row, max);
+                scale_row(path, row, 1.0 / sum);
+            }
+        }
+    });
+}
+
+kernel! {
+    /// Largest value; `-inf` when empty.
+    fn max_row<V>(x: &[f32]) -> f32 {
+        unsafe {
+            let whole = x.len() / LANES * LANES;
+            let mut max = V::splat(f32::NEG_INFINITY);
+            for i in (0..whole).step_by(LANES) {
+                max = max.max(V::load(x.as_ptr().add(i)));
+            }
+            x[whole..].iter().copied().fold(max.largest(), f32::max)
+        }
+    }
+}
+
+kernel! {
+    /// `x = exp(x - max)`; returns the sum, by lanes and then as a tree, so that trailing zeros of
+    /// another length do not change it.
+    fn exp_row<V>(x: &mut [f32], max: f32) -> f32 {
+        unsafe {
+            let whole = x.len() / LANES * LANES;
+            let n = x.len() - whole;
+            let x = x.as_mut_ptr();
+            let (shift, mut sum) = (V::splat(max), V::splat(0.0));
+            for i in (0..whole).step_by(LANES) {
+                let e = V::load(x.add(i)).sub(shift).exp();
+                e.store(x.add(i));
+                sum = sum.add(e);
+            }
+            if n > 0 {
+                let x = x.add(whole);
+                V::load_partial(x, n).sub(shift).exp().store_partial(x, n);
+                sum = sum.add(V::load_partial(x, n));
+            }
+            sum.sum()
+        }
+    }
+}
+
+kernel! {
+    /// `x *= factor`.
+    fn scale_row<V>(x: &mut [f32], factor: f32) {
+        unsafe {
+            let whole = x.len() / LANES * LANES;
+            let factor_lanes = V::splat(factor);
+            for i in (0..whole).step_by(LANES) {
+                let p = x.as_mut_ptr().add(i);
+                V::load(p).mul(factor_lanes).store(p);
+            }
+            for value in &mut x[whole..] {
+                *value *= factor;
+            }
+        }
+    }
+}

@@ -1,0 +1,291 @@
+//! Softmax attention over packed documents and over caches.
+//!
+//! Activations are `[tokens, heads * head_dim]`. With fewer key heads than query heads, query head
+//! `h` reads key head `h / (heads / kv_heads)` (grouped queries, Ainslie et al. 2023).
+//! `segments` are cumulative starts, `[0, …, tokens]`: document `s` is
+//! `segments[s]..segments[s + 1]`, and no token sees another document.
+//!
+//! All in `f32`, except that the `amx-bf16` path multiplies each value as two bf16 (a relative error
+//! near 1e-5).
+
+mod tiles;
+
+use rayon::prelude::*;
+
+use crate::dispatch::Path;
+use crate::gemm::Shared;
+use tiles::{Backward, Forward};
+
+/// Queries per task.
+const QUERY_BLOCK: usize = 64;
+
+/// Shape of the heads of an attention.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Heads {
+    /// Query heads.
+    pub heads: usize,
+    /// Key and value heads; divides `heads`.
+    pub kv_heads: usize,
+    /// Size of one head.
+    pub head_dim: usize,
+}
+
+impl Heads {
+    /// Width of a query row.
+    pub fn width(&self) -> usize {
+        self.heads * self.head_dim
+    }
+
+    /// Width of a key or value row.
+    pub fn kv_width(&self) -> usize {
+        self.kv_heads * self.head_dim
+    }
+
+    /// Query heads per key head.
+    pub fn group(&self) -> usize {
+        assert_eq!(self.heads % self.kv_heads, 0, "heads are no multiple of the key heads");
+        self.heads / self.kv_heads
+    }
+}
+
+/// Causal attention within each segment.
+///
+/// `q`, `out`: `[t, heads * head_dim]`; `k`, `v`: `[t, kv_heads * head_dim]`; `lse [t, heads]`
+/// receives the log of each query's softmax denominator for [`attention_backward`]. Tiled: no
+/// `t × t` matrix exists (Dao et al. 2022).
+///
+/// # Panics
+/// When a length does not match its shape.
+pub fn attention_forward(
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    segments: &[usize],
+    heads: Heads,
+    scale: f32,
+    out: &mut [f32],
+    lse: &mut [f32],
+) {
+    let t = check(q, k, v, segments, heads);
+    assert_eq!(out.len(), q.len(), "attention: output length");
+    assert_eq!(lse.len(), t * heads.heads, "attention: lse length");
+    packed_forward(q, k, v, segments, heads, scale, true, out, Some(lse));
+}
+
+/// Backward of [`attention_forward`]; `dq`, `dk`, `dv` are overwritten.
+///
+/// # Panics
+/// When a length does not match its shape.
+pub fn attention_backward(
+    dout: &[f32],
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    out: &[f32],
+    lse: &[f32],
+    segments: &[usize],
+    heads: Heads,
+    scale: f32,
+    dq: &mut [f32],
+    dk: &mut [f32],
+    dv: &mut [f32],
+) {
+    let t = check(q, k, v, segments, heads);
+    for len in [dout.len(), out.len(), dq.len()] {
+        assert_eq!(len, q.len(), "attention_backward: query-side length");
+    }
+    for len in [dk.len(), dv.len()] {
+        assert_eq!(len, k.len(), "attention_backward: key-side length");
+    }
+    assert_eq!(lse.len(), t * heads.heads, "attention_backward: lse length");
+    let path = Path::current();
+    let (dq, dk) = (Shared(dq.as_mut_ptr()), Shared(dk.as_mut_ptr()));
+    let dv = Shared(dv.as_mut_ptr());
+    let tasks: Vec<(usize, usize)> = (0..segments.len().saturating_sub(1))
+        .flat_map(|s| (0..heads.kv_heads).map(move |h| (s, h)))
+        .collect();
+    tasks.into_par_iter().with_max_len(1).for_each(|(s, kv_head)| {
+        let (start, len) = (segments[s], segments[s + 1] - segments[s]);
+        let (q_at, kv_at) = (start * heads.width(), start * heads.kv_width());
+        let task = Backward {
+            heads,
+            scale,
+            kv_head,
+            len,
+            dout: &dout[q_at..],
+            q: &q[q_at..],
+            k: &k[kv_at..],
+            v: &v[kv_at..],
+            out: &out[q_at..],
+            lse: &lse[start * heads.heads..],
+        };
+        // SAFETY: tasks differ in segment or key head, so they write disjoint parts of the
+        // gradients, whose lengths were checked.
+        unsafe {
+            let (dq, dk, dv) = (dq.get().add(q_at), dk.get().add(kv_at), dv.get().add(kv_at));
+            tiles::backward(path, &task, dq, dk, dv);
+        }
+    });
+}
+
+/// Attention of every token to every token of its segment: an encoder's. Shapes as
+/// [`attention_forward`] with `kv_heads == heads`.
+///
+/// # Panics
+/// When a length does not match its shape.
+pub fn attention_bidirectional(
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    segments: &[usize],
+    heads: usize,
+    head_dim: usize,
+    scale: f32,
+    out: &mut [f32],
+) {
+    let heads = Heads { heads, kv_heads: heads, head_dim };
+    check(q, k, v, segments, heads);
+    assert_eq!(out.len(), q.len(), "attention: output length");
+    packed_forward(q, k, v, segments, heads, scale, false, out, None);
+}
+
+/// Causal attention of `n` new tokens to a cache that ends with them.
+///
+/// `q`, `out`: `[n, heads * head_dim]`; `k_cache`, `v_cache`: at least
+/// `[past + n, kv_heads * head_dim]`, where further rows are ignored. New token `i` sees cache rows
+/// `0..=past + i`. A query has the same bits here as in [`attention_forward`] over the whole text.
+///
+/// # Panics
+/// When a length does not match its shape.
+pub fn attention_cached(
+    q: &[f32],
+    k_cache: &[f32],
+    v_cache: &[f32],
+    past: usize,
+    heads: Heads,
+    scale: f32,
+    out: &mut [f32],
+) {
+    attention_decode(&mut [CachedQuery { q, k_cache, v_cache, past, out }], heads, scale);
+}
+
+/// New tokens of one sequence and its cache; see [`attention_cached`] for the shapes.
+#[derive(Debug)]
+pub struct CachedQuery<'a> {
+    /// Queries of the new tokens.
+    pub q: &'a [f32],
+    /// Keys of the past and the new tokens.
+    pub k_cache: &'a [f32],
+    /// Values of the past and the new tokens.
+    pub v_cache: &'a [f32],
+    /// Tokens in the cache before the new ones.
+    pub past: usize,
+    /// Receives the result.
+    pub out: &'a mut [f32],
+}
+
+/// [`attention_cached`] for many sequences at once, in parallel over sequences and heads.
+///
+/// # Panics
+/// When a length does not match its shape.
+pub fn attention_decode(sequences: &mut [CachedQuery<'_>], heads: Heads, scale: f32) {
+    let path = Path::current();
+    let mut tasks = Vec::new();
+    for s in sequences.iter_mut() {
+        assert_eq!(s.q.len() % heads.width(), 0, "attention_cached: query length");
+        assert_eq!(s.out.len(), s.q.len(), "attention_cached: output length");
+        let n = s.q.len() / heads.width();
+        let needed = (s.past + n) * heads.kv_width();
+        assert!(s.k_cache.len() >= needed, "attention_cached: key cache too short");
+        assert!(s.v_cache.len() >= needed, "attention_cached: value cache too short");
+        let out = Shared(s.out.as_mut_ptr());
+        for first in (0..n).step_by(QUERY_BLOCK) {
+            for kv_head in 0..heads.kv_heads {
+                let task = Forward {
+                    heads,
+                    scale,
+                    causal: true,
+                    kv_head,
+                    first,
+                    queries: QUERY_BLOCK.min(n - first),
+                    past: s.past,
+                    keys: s.past + n,
+                    q: s.q,
+                    k: s.k_cache,
+                    v: s.v_cache,
+                };
+                tasks.push((task, out));
+            }
+        }
+    }
+    let work: usize = tasks.iter().map(|(task, _)| task.work()).sum();
+    // SAFETY: tasks differ in sequence, query or head, so they write disjoint parts of the outputs,
+    // whose lengths were checked.
+    let run = |(task, out): (Forward<'_>, Shared<f32>)| unsafe {
+        tiles::forward(path, &task, out.get(), None);
+    };
+    if work < 1 << 16 {
+        tasks.into_iter().for_each(run);
+    } else {
+        tasks.into_par_iter().for_each(run);
+    }
+}
+
+/// Attention of packed documents to themselves; lengths are checked.
+fn packed_forward(
+    q: &[f32],
+    k: &[f32],
+    v: &[f32],
+    segments: &[usize],
+    heads: Heads,
+    scale: f32,
+    causal: bool,
+    out: &mut [f32],
+    lse: Option<&mut [f32]>,
+) {
+    let path = Path::current();
+    let out = Shared(out.as_mut_ptr());
+    let lse = lse.map(|lse| Shared(lse.as_mut_ptr()));
+    let mut tasks = Vec::new();
+    for segment in segments.windows(2) {
+        let (start, keys) = (segment[0], segment[1] - segment[0]);
+        for first in (0..keys).step_by(QUERY_BLOCK) {
+            tasks.extend((0..heads.kv_heads).map(|kv_head| {
+                let task = Forward {
+                    heads,
+                    scale,
+                    causal,
+                    kv_head,
+                    first,
+                    queries: QUERY_BLOCK.min(keys - first),
+                    past: 0,
+                    keys,
+                    q: &q[start * heads.width()..],
+                    k: &k[start * heads.kv_width()..],
+                    v: &v[start * heads.kv_width()..],
+                };
+                (task, start)
+            }));
+        }
+    }
+    tasks.into_par_iter().with_max_len(1).for_each(|(task, start)| {
+        // SAFETY: tasks differ in segment, query or head, so they write disjoint parts of the
+        // outputs, whose lengths were checked.
+        unsafe {
+            let out = out.get().add(start * heads.width());
+            let lse = lse.map(|lse| lse.get().add(start * heads.heads));
+            tiles::forward(path, &task, out, lse);
+        }
+    });
+}
+
+fn check(q: &[f32], k: &[f32], v: &[f32], segments: &[usize], heads: Heads) -> usize {
+    let t = segments.last().copied().unwrap_or(0);
+    assert!(segments.is_sorted(), "attention: segments must increase");
+    assert_eq!(segments.first().copied().unwrap_or(0), 0, "attention: segments start at 0");
+    assert_eq!(heads.heads, heads.group() * heads.kv_heads);
+    assert_eq!(q.len(), t * heads.width(), "attention: query length");
+    assert_eq!(k.len(), t * heads.kv_width(), "attention: key length");
+    assert_eq!(v.len(), t * heads.kv_width(), "attention: value length");
+    t
+}

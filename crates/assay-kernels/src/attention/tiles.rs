@@ -1,0 +1,295 @@
+//! The tiles of an attention: blocks of queries against blocks of keys of one key head.
+//!
+//! Key blocks start at the first key of a document, whatever the queries are, and a masked key adds
+//! exact zeros. Hence a query has the same bits in any block and with any cache.
+
+use super::{Heads, QUERY_BLOCK};
+use crate::activation::{exp_row, max_row, scale_row};
+use crate::dispatch::{Path, kernel};
+use crate::gemm::dot_kernel;
+use crate::operand::{left, left_transposed, multiply, right, right_transposed, scratch_len};
+use crate::scratch;
+use crate::simd::LANES;
+
+/// Keys per block. Fixed, since it decides the order of the sums.
+const KEY_BLOCK: usize = 128;
+
+/// One block of queries of one document and the query heads of one key head.
+pub(super) struct Forward<'a> {
+    pub(super) heads: Heads,
+    pub(super) scale: f32,
+    pub(super) causal: bool,
+    pub(super) kv_head: usize,
+    /// First query of the block, in `q`.
+    pub(super) first: usize,
+    pub(super) queries: usize,
+    /// Keys before the first query of `q`.
+    pub(super) past: usize,
+    /// Keys of the document.
+    pub(super) keys: usize,
+    /// Queries of the document, from its start.
+    pub(super) q: &'a [f32],
+    pub(super) k: &'a [f32],
+    pub(super) v: &'a [f32],
+}
+
+impl Forward<'_> {
+    /// Multiply-adds, roughly.
+    pub(super) fn work(&self) -> usize {
+        2 * self.queries * self.heads.group() * self.heads.head_dim * self.keys
+    }
+
+    /// Keys that query `i` of the block sees.
+    fn visible(&self, i: usize) -> usize {
+        if self.causal { self.past + self.first + i + 1 } else { self.keys }
+    }
+}
+
+/// Computes the block's rows and heads of `out [.., width]` and `lse [.., heads]`, both from the
+/// document's first query.
+///
+/// # Safety
+/// `path` is available, the slices hold what the block needs, and nobody else writes its part.
+pub(super) unsafe fn forward(path: Path, b: &Forward<'_>, out: *mut f32, lse: Option<*mut f32>) {
+    let (d, padded) = (b.heads.head_dim, b.heads.head_dim.next_multiple_of(LANES));
+    let (group, rows) = (b.heads.group(), b.queries * b.heads.group());
+    let width = b.heads.width();
+    // The heads of one query are adjacent, so that one product takes them all.
+    let (product_rows, stride) = if b.queries == 1 { (group, d) } else { (b.queries, width) };
+    let scores = product_rows * KEY_BLOCK;
+    let key = scratch_len(KEY_BLOCK, d);
+    let left_scratch = scratch_len(product_rows, KEY_BLOCK.max(d));
+    let sizes = [key, key, left_scratch, scores, rows * padded, 2 * rows];
+    scratch::with(sizes.iter().sum(), |memory: &mut [f32]| {
+        let [keys, values, left_scratch, scores, sums, state] = split(memory, sizes);
+        let (max, total) = state.split_at_mut(rows);
+        sums.fill(0.0);
+        max.fill(f32::NEG_INFINITY);
+        total.fill(0.0);
+        let visible = b.visible(b.queries - 1);
+        for start in (0..visible).step_by(KEY_BLOCK) {
+            let len = KEY_BLOCK.min(visible - start);
+            let (kw, at) = (b.heads.kv_width(), b.kv_head * d);
+            let keys_t = right_transposed(path, &b.k[start * kw + at..], kw, (d, len), keys);
+            let values = right(path, &b.v[start * kw + at..], kw, (len, d), values);
+            for first in (0..rows).step_by(product_rows) {
+                let q = &b.q[b.first * width + (b.kv_head * group + first / b.queries) * d..];
+                let q = left(path, q, stride, (product_rows, d), left_scratch);
+                // SAFETY: the shapes of the scratch blocks above.
+                unsafe {
+                    let c = (scores.as_mut_ptr(), KEY_BLOCK);
+                    multiply(path, (product_rows, len, d), q, keys_t, c, false);
+                    for i in 0..product_rows {
+                        let row = first + i;
+                        let visible = b.visible(row % b.queries).saturating_sub(start).min(len);
+                        let scores = &mut scores[i * KEY_BLOCK..][..len];
+                        let sums = &mut sums[row * padded..][..padded];
+                        let state = (&mut max[row], &mut total[row]);
+                        online_softmax(path, scores, visible, b.scale, sums, state);
+                    }
+                    let p = left(path, scores, KEY_BLOCK, (product_rows, len), left_scratch);
+                    let c = (sums[first * padded..].as_mut_ptr(), padded);
+                    multiply(path, (product_rows, padded, len), p, values, c, true);
+                }
+            }
+        }
+        for row in 0..rows {
+            let (head, i) = (b.kv_head * group + row / b.queries, b.first + row % b.queries);
+            let sums = &mut sums[row * padded..][..d];
+            // SAFETY: the caller's contract.
+            unsafe {
+                scale_row(path, sums, 1.0 / total[row]);
+                let at = i * b.heads.width() + head * d;
+                out.add(at).copy_from_nonoverlapping(sums.as_ptr(), d);
+                if let Some(lse) = lse {
+                    *lse.add(i * b.heads.heads + head) = max[row] + total[row].ln();
+                }
+            }
+        }
+    });
+}
+
+/// Turns unscaled scores into weights relative to the running maximum and rescales what was summed so far.
+unsafe fn online_softmax(
+    path: Path,
+    scores: &mut [f32],
+    visible: usize,
+    scale: f32,
+    sums: &mut [f32],
+    (max, total): (&mut f32, &mut f32),
+) {
+    let (seen, masked) = scores.split_at_mut(visible);
+    masked.fill(0.0);
+    if seen.is_empty() {
+        return;
+    }
+    // SAFETY: the path is available.
+    unsafe {
+        scale_row(path, seen, scale);
+        let new = max_row(path, seen).max(*max);
+        if new > *max {
+            let correction = (*max - new).exp();
+            scale_row(path, sums, correction);
+            *total *= correction;
+            *max = new;
+        }
+        *total += exp_row(path, seen, new);
+    }
+}
+
+/// One document and one key head of the backward pass. Slices start at the document.
+pub(super) struct Backward<'a> {
+    pub(super) heads: Heads,
+    pub(super) scale: f32,
+    pub(super) kv_head: usize,
+    /// Tokens of the document.
+    pub(super) len: usize,
+    pub(super) dout: &'a [f32],
+    pub(super) q: &'a [f32],
+    pub(super) k: &'a [f32],
+    pub(super) v: &'a [f32],
+    pub(super) out: &'a [f32],
+    pub(super) lse: &'a [f32],
+}
+
+/// Overwrites the document's and the heads' parts of the gradients.
+///
+/// # Safety
+/// `path` is available, the slices and gradients hold the document, and nobody else writes these
+/// parts.
+pub(super) unsafe fn backward(
+    path: Path,
+    b: &Backward<'_>,
+    dq: *mut f32,
+    dk: *mut f32,
+    dv: *mut f32,
+) {
+    let (d, padded) = (b.heads.head_dim, b.heads.head_dim.next_multiple_of(LANES));
+    let (group, width, kw) = (b.heads.group(), b.heads.width(), b.heads.kv_width());
+    let (key, query) = (scratch_len(KEY_BLOCK, padded), scratch_len(QUERY_BLOCK, padded));
+    let score = scratch_len(QUERY_BLOCK, KEY_BLOCK);
+    let rows = (b.len * group).next_multiple_of(LANES);
+    let sizes = [key; 3]
+        .into_iter()
+        .chain([padded * KEY_BLOCK; 2])
+        .chain([query; 4])
+        .chain([score; 5])
+        .chain([rows, rows * padded]);
+    let sizes: [usize; 16] = sizes.collect::<Vec<_>>().try_into().expect("sixteen blocks");
+    scratch::with(sizes.iter().sum(), |memory: &mut [f32]| {
+        let [
+            k_t,
+            v_t,
+            keys,
+            dks,
+            dvs,
+            qs,
+            q_ts,
+            douts,
+            dout_ts,
+            p,
+            ds,
+            p_right,
+            ds_left,
+            ds_right,
+            delta,
+            dqs,
+        ] = split(memory, sizes);
+        let head = |g: usize| b.kv_head * group + g;
+        for (row, delta) in delta[..b.len * group].iter_mut().enumerate() {
+            let at = row % b.len * width + head(row / b.len) * d;
+            // SAFETY: the path is available and the lengths agree.
+            *delta = unsafe { dot_kernel(path, &b.dout[at..][..d], &b.out[at..][..d]) };
+        }
+        dqs.fill(0.0);
+        for start in (0..b.len).step_by(KEY_BLOCK) {
+            let len = KEY_BLOCK.min(b.len - start);
+            let at = start * kw + b.kv_head * d;
+            let k_t = right_transposed(path, &b.k[at..], kw, (d, len), k_t);
+            let v_t = right_transposed(path, &b.v[at..], kw, (d, len), v_t);
+            let keys = right(path, &b.k[at..], kw, (len, d), keys);
+            dks.fill(0.0);
+            dvs.fill(0.0);
+            for (first, g) in (start..b.len)
+                .step_by(QUERY_BLOCK)
+                .flat_map(|first| (0..group).map(move |g| (first, g)))
+            {
+                let queries = QUERY_BLOCK.min(b.len - first);
+                let len = len.min(first + queries - start);
+                let at = first * width + head(g) * d;
+                let (q, dout) = (&b.q[at..], &b.dout[at..]);
+                let q_t = left_transposed(path, q, width, (d, queries), q_ts);
+                let dout_t = left_transposed(path, dout, width, (d, queries), dout_ts);
+                let q = left(path, q, width, (queries, d), qs);
+                let dout = left(path, dout, width, (queries, d), douts);
+                // SAFETY: the shapes of the scratch blocks above.
+                unsafe {
+                    let across = (queries, len, d);
+                    multiply(path, across, q, k_t, (p.as_mut_ptr(), KEY_BLOCK), false);
+                    multiply(path, across, dout, v_t, (ds.as_mut_ptr(), KEY_BLOCK), false);
+                    for i in 0..queries {
+                        let row = first + i;
+                        let visible = (row + 1 - start).min(len);
+                        let p = &mut p[i * KEY_BLOCK..][..len];
+                        let ds = &mut ds[i * KEY_BLOCK..][..len];
+                        p[visible..].fill(0.0);
+                        ds[visible..].fill(0.0);
+                        let (p, ds) = (&mut p[..visible], &mut ds[..visible]);
+                        scale_row(path, p, b.scale);
+                        exp_row(path, p, b.lse[row * b.heads.heads + head(g)]);
+                        score_gradient(path, p, delta[g * b.len + row], b.scale, ds);
+                    }
+                    // Transposed, so that the scores need not be.
+                    let to_keys = (d, len, queries);
+                    let p_right = right(path, p, KEY_BLOCK, (queries, len), p_right);
+                    let dv_t = (dvs.as_mut_ptr(), KEY_BLOCK);
+                    multiply(path, to_keys, dout_t, p_right, dv_t, true);
+                    let ds_right = right(path, ds, KEY_BLOCK, (queries, len), ds_right);
+                    let dk_t = (dks.as_mut_ptr(), KEY_BLOCK);
+                    multiply(path, to_keys, q_t, ds_right, dk_t, true);
+                    let ds = left(path, ds, KEY_BLOCK, (queries, len), ds_left);
+                    let dq = dqs[(g * b.len + first) * padded..].as_mut_ptr();
+                    multiply(path, (queries, padded, len), ds, keys, (dq, padded), true);
+                }
+            }
+            for i in 0..len {
+                let at = (start + i) * kw + b.kv_head * d;
+                for c in 0..d {
+                    // SAFETY: the caller's contract.
+                    unsafe {
+                        *dk.add(at + c) = dks[c * KEY_BLOCK + i];
+                        *dv.add(at + c) = dvs[c * KEY_BLOCK + i];
+                    }
+                }
+            }
+        }
+        for (row, values) in dqs.chunks_exact(padded).take(b.len * group).enumerate() {
+            let at = row % b.len * width + head(row / b.len) * d;
+            // SAFETY: the caller's contract.
+            unsafe { dq.add(at).copy_from_nonoverlapping(values.as_ptr(), d) };
+        }
+    });
+}
+
+kernel! {
+    /// `ds = scale · p · (ds - delta)`: softmax backward, where `ds` holds the gradient of `p`.
+    fn score_gradient<V>(p: &[f32], delta: f32, scale: f32, ds: &mut [f32]) {
+        unsafe {
+            let whole = p.len() / LANES * LANES;
+            let (delta_lanes, scale_lanes) = (V::splat(delta), V::splat(scale));
+            for i in (0..whole).step_by(LANES) {
+                let out = ds.as_mut_ptr().add(i);
+                let p = V::load(p.as_ptr().add(i)).mul(scale_lanes);
+                p.mul(V::load(out).sub(delta_lanes)).store(out);
+            }
+            for (ds, p) in ds[whole..].iter_mut().zip(&p[whole..]) {
+                *ds = p * scale * (*ds - delta);
+            }
+        }
+    }
+}
+
+/// Splits scratch memory into blocks.
+fn split<const N: usize>(mut memory: &mut [f32], sizes: [usize; N]) -> [&mut [f32]; N] {
+    sizes.map(|size| memory.split_off_mut(..size).expect("the sizes sum to the memory"))
+}

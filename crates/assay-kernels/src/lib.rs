@@ -1,0 +1,60 @@
+//! CPU kernels with run-time dispatch, each beside its scalar reference.
+//!
+//! What a decoder or an encoder needs on a CPU, forward and backward, over plain row-major `f32`
+//! slices: GEMMs against weights packed once, small dense GEMMs, norms, rotary embedding, gated
+//! activations, attention over packed documents or a cache, a fused head and cross-entropy, AdamW.
+//!
+//! It knows no tensors, no models and no files, and it refuses to guess: a slice of the wrong
+//! length is a bug of the caller and panics. This is the only crate of the workspace with `unsafe`.
+//!
+//! **Determinism.** One dispatch path gives the same bits whatever the number of threads, and a row
+//! of [`matmul`] or a query of an attention gives the same bits alone or in a batch: every
+//! reduction runs in one fixed order.
+//!
+//! **Paths.** [`dispatch`] names the one in use: `amx-bf16`, `avx512-bf16`, `avx512`, `avx2`, or `portable`
+//! (plain Rust that the compiler vectorises; this is what ARM runs for now).
+//!
+//! ```
+//! use assay_kernels::{PackedMatrix, Precision, matmul};
+//!
+//! let w = PackedMatrix::pack(&[1.0, 2.0, 3.0, 4.0], 2, 2, Precision::F32);
+//! let mut y = [0.0; 2];
+//! matmul(&[1.0, 1.0], 1, &w, &mut y);
+//! assert_eq!(y, [3.0, 7.0]);
+//! ```
+#![allow(unsafe_code, reason = "SIMD intrinsics; the workspace keeps all of them in this crate")]
+#![allow(clippy::too_many_arguments, reason = "kernels take shapes and slices, as BLAS does")]
+
+mod activation;
+#[cfg(target_arch = "x86_64")]
+mod amx;
+mod attention;
+mod bf16;
+mod dispatch;
+mod gemm;
+mod loss;
+mod norm;
+mod operand;
+mod optim;
+mod packed;
+#[doc(hidden)]
+pub mod reference;
+mod rope;
+mod scratch;
+mod simd;
+mod tile;
+
+pub use activation::{gelu, silu_mul, silu_mul_backward, softmax_rows};
+pub use attention::{
+    CachedQuery, Heads, attention_backward, attention_bidirectional, attention_cached,
+    attention_decode, attention_forward,
+};
+pub use dispatch::dispatch;
+#[doc(hidden)]
+pub use dispatch::{Path, with_path};
+pub use gemm::{dot, gemm, matmul, matmul_add};
+pub use loss::{linear_cross_entropy, linear_nll};
+pub use norm::{layer_norm, rms_norm, rms_norm_backward};
+pub use optim::{AdamW, adamw_step, sum_of_squares};
+pub use packed::{PackedMatrix, Precision};
+pub use rope::{Rope, RopeTable, rope, rope_backward};

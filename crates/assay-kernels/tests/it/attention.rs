@@ -1,0 +1,186 @@
+//! Attention over packed documents and caches.
+
+use assay_kernels::{
+    CachedQuery, Heads, attention_backward, attention_bidirectional, attention_cached,
+    attention_decode, attention_forward, reference,
+};
+use proptest::prelude::*;
+
+use crate::{assert_close, assert_gradient, assert_same_bits, on_every_path, values, weighted};
+
+const SCALE: f32 = 0.4;
+
+struct Case {
+    heads: Heads,
+    segments: Vec<usize>,
+    q: Vec<f32>,
+    k: Vec<f32>,
+    v: Vec<f32>,
+}
+
+fn case(lengths: &[usize], kv_heads: usize, group: usize, head_dim: usize) -> Case {
+    let heads = Heads { heads: kv_heads * group, kv_heads, head_dim };
+    let mut segments = vec![0];
+    for len in lengths {
+        segments.push(segments[segments.len() - 1] + len);
+    }
+    let t = segments[segments.len() - 1];
+    Case {
+        heads,
+        segments,
+        q: values(t * heads.width(), 1),
+        k: values(t * heads.kv_width(), 2),
+        v: values(t * heads.kv_width(), 3),
+    }
+}
+
+impl Case {
+    fn tokens(&self) -> usize {
+        self.segments[self.segments.len() - 1]
+    }
+
+    fn forward(&self, q: &[f32], k: &[f32], v: &[f32]) -> (Vec<f32>, Vec<f32>) {
+        let mut out = vec![f32::NAN; q.len()];
+        let mut lse = vec![f32::NAN; self.tokens() * self.heads.heads];
+        attention_forward(q, k, v, &self.segments, self.heads, SCALE, &mut out, &mut lse);
+        (out, lse)
+    }
+
+    fn backward(&self, dout: &[f32], out: &[f32], lse: &[f32]) -> [Vec<f32>; 3] {
+        let Self { q, k, v, segments, heads, .. } = self;
+        let mut grads = [q, k, v].map(|x| vec![f32::NAN; x.len()]);
+        let [dq, dk, dv] = &mut grads;
+        attention_backward(dout, q, k, v, out, lse, segments, *heads, SCALE, dq, dk, dv);
+        grads
+    }
+}
+
+fn check(case: &Case) {
+    let Case { heads, segments, q, k, v } = case;
+    let (mut want, mut want_lse) = (vec![0.0; q.len()], vec![0.0; case.tokens() * heads.heads]);
+    reference::attention(q, k, v, segments, *heads, SCALE, true, &mut want, &mut want_lse);
+    let dout = values(q.len(), 4);
+    let mut want_grads = [q, k, v].map(|x| vec![0.0; x.len()]);
+    let [dq, dk, dv] = &mut want_grads;
+    reference::attention_backward(
+        &dout, q, k, v, &want, &want_lse, segments, *heads, SCALE, dq, dk, dv,
+    );
+    on_every_path(|_| {
+        let (out, lse) = case.forward(q, k, v);
+        assert_close(&out, &want, 2e-5, "attention");
+        assert_close(&lse, &want_lse, 2e-5, "lse");
+        for (got, want) in case.backward(&dout, &out, &lse).iter().zip(&want_grads) {
+            assert_close(got, want, 2e-4, "attention gradient");
+        }
+    });
+}
+
+fn check_bidirectional(case: &Case) {
+    let Case { heads, segments, q, k, v } = case;
+    let (mut want, mut lse) = (vec![0.0; q.len()], vec![0.0; case.tokens() * heads.heads]);
+    reference::attention(q, k, v, segments, *heads, SCALE, false, &mut want, &mut lse);
+    on_every_path(|_| {
+        let mut out = vec![f32::NAN; q.len()];
+        attention_bidirectional(q, k, v, segments, heads.heads, heads.head_dim, SCALE, &mut out);
+        assert_close(&out, &want, 2e-5, "bidirectional attention");
+    });
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn packed_documents(
+        lengths in prop::collection::vec(0usize..90, 1..4),
+        kv_heads in 1usize..3, group in 1usize..4, head_dim in 1usize..40,
+    ) {
+        check(&case(&lengths, kv_heads, group, head_dim));
+        check_bidirectional(&case(&lengths, kv_heads * group, 1, head_dim));
+    }
+}
+
+#[test]
+fn long_documents() {
+    check(&case(&[300, 7, 129], 1, 3, 64));
+    check_bidirectional(&case(&[200, 1], 2, 1, 32));
+}
+
+#[test]
+fn gradients_by_differences() {
+    let case = case(&[9, 14], 1, 2, 8);
+    let dout = values(case.q.len(), 9);
+    on_every_path(|_| {
+        let (out, lse) = case.forward(&case.q, &case.k, &case.v);
+        let [dq, dk, dv] = case.backward(&dout, &out, &lse);
+        let loss = |q: &[f32], k: &[f32], v: &[f32]| weighted(&case.forward(q, k, v).0, &dout);
+        assert_gradient(&case.q, &dq, |q| loss(q, &case.k, &case.v), "dq");
+        assert_gradient(&case.k, &dk, |k| loss(&case.q, k, &case.v), "dk");
+        assert_gradient(&case.v, &dv, |v| loss(&case.q, &case.k, v), "dv");
+    });
+}
+
+/// Feeding a text in pieces through the cache gives the bits of one pass.
+#[test]
+fn cached_pieces_equal_one_pass() {
+    let case = case(&[290], 2, 3, 64);
+    let (width, kv_width) = (case.heads.width(), case.heads.kv_width());
+    on_every_path(|_| {
+        let (want, _) = case.forward(&case.q, &case.k, &case.v);
+        let mut past = 0;
+        for n in [100, 1, 1, 60, 1, 100, 27] {
+            let mut out = vec![f32::NAN; n * width];
+            let rows = (past + n) * kv_width;
+            let q = &case.q[past * width..][..n * width];
+            let (k, v) = (&case.k[..rows], &case.v[..rows]);
+            attention_cached(q, k, v, past, case.heads, SCALE, &mut out);
+            assert_same_bits(&out, &want[past * width..][..n * width], "cached");
+            past += n;
+        }
+    });
+}
+
+/// Sequences decoded together have the bits of each alone, and of another packing.
+#[test]
+fn decoding_does_not_depend_on_the_batch() {
+    let heads = Heads { heads: 4, kv_heads: 2, head_dim: 16 };
+    let q = values(5 * heads.width(), 1);
+    let caches: Vec<Vec<f32>> = (0..5).map(|s| values(200 * heads.kv_width(), 10 + s)).collect();
+    on_every_path(|_| {
+        let mut together = vec![0.0; q.len()];
+        let mut sequences: Vec<_> = q
+            .chunks(heads.width())
+            .zip(together.chunks_mut(heads.width()))
+            .zip(&caches)
+            .enumerate()
+            .map(|(i, ((q, out), cache))| CachedQuery {
+                q,
+                k_cache: cache,
+                v_cache: cache,
+                past: i * 40,
+                out,
+            })
+            .collect();
+        attention_decode(&mut sequences, heads, SCALE);
+        for (i, q) in q.chunks(heads.width()).enumerate() {
+            let mut alone = vec![0.0; heads.width()];
+            attention_cached(q, &caches[i], &caches[i], i * 40, heads, SCALE, &mut alone);
+            assert_same_bits(&together[i * heads.width()..][..heads.width()], &alone, "decode");
+        }
+    });
+}
+
+/// No document sees another: changing one leaves the bits of the others.
+#[test]
+fn documents_do_not_leak() {
+    let mut case = case(&[70, 33, 150], 1, 3, 32);
+    let (before, _) = case.forward(&case.q, &case.k, &case.v);
+    let kv_width = case.heads.kv_width();
+    for value in &mut case.k[70 * kv_width..103 * kv_width] {
+        *value += 1.0;
+    }
+    let (after, _) = case.forward(&case.q, &case.k, &case.v);
+    let width = case.heads.width();
+    assert_same_bits(&before[..70 * width], &after[..70 * width], "first document");
+    assert_same_bits(&before[103 * width..], &after[103 * width..], "third document");
+    assert_ne!(before, after);
+}
