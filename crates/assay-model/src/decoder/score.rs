@@ -1,0 +1,223 @@
+//! Log-likelihoods of given continuations.
+
+use std::collections::HashMap;
+
+use assay_kernels::{linear_nll, matmul};
+
+use super::Decoder;
+use super::cache::{Cache, PASS_TOKENS, Span};
+use super::sampling::argmax;
+use crate::adapter::{Adapter, PackedAdapter};
+use crate::error::ModelError;
+
+/// Rows whose logits exist at once.
+const LOGIT_ROWS: usize = 64;
+/// Tokens whose keys and values are held at once, where a single row does not need more.
+const BATCH_TOKENS: usize = 8192;
+
+/// A text to score, and what comes before it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Continuation {
+    /// What is given; at least one token.
+    pub context: Vec<u32>,
+    /// What is scored.
+    pub continuation: Vec<u32>,
+}
+
+/// How likely a continuation is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LogLikelihood {
+    /// Sum of the log-probabilities of its tokens, in nats.
+    pub sum: f64,
+    /// Number of its tokens.
+    pub tokens: usize,
+    /// Whether every token is the most likely one at its place.
+    pub greedy: bool,
+}
+
+impl Decoder {
+    /// Scores every row; contexts that several rows share are read once. A score does not depend on
+    /// the other rows.
+    ///
+    /// # Errors
+    /// [`ModelError::TooLong`], [`ModelError::Empty`] for a row without context,
+    /// [`ModelError::UnknownToken`], [`ModelError::AdapterMismatch`].
+    pub fn log_likelihoods(
+        &self,
+        rows: &[Continuation],
+        adapter: Option<&Adapter>,
+    ) -> Result<Vec<LogLikelihood>, ModelError> {
+        let packed = self.packed(adapter)?;
+        let limit = self.config().context_length;
+        for row in rows {
+            if row.context.is_empty() {
+                return Err(ModelError::Empty("context"));
+            }
+            // The last token is scored and never read.
+            let tokens = row.context.len() + row.continuation.len();
+            if tokens > limit + 1 {
+                return Err(ModelError::TooLong { tokens: tokens - 1, limit });
+            }
+            self.check_text(&row.context)?;
+            self.check_text(&row.continuation)?;
+        }
+        let mut groups: Vec<Vec<usize>> = Vec::new();
+        let mut group_of: HashMap<&[u32], usize> = HashMap::new();
+        for (i, row) in rows.iter().enumerate() {
+            let group = *group_of.entry(&row.context).or_insert_with(|| {
+                groups.push(Vec::new());
+                groups.len() - 1
+            });
+            groups[group].push(i);
+        }
+        let nothing = LogLikelihood { sum: 0.0, tokens: 0, greedy: true };
+        let mut scores = vec![nothing; rows.len()];
+        let context = |group: &Vec<usize>| rows[group[0]].context.len();
+        for groups in chunks_within(&groups, BATCH_TOKENS, context) {
+            self.score_groups(groups, rows, packed.as_deref(), &mut scores);
+        }
+        Ok(scores)
+    }
+
+    /// Reads the contexts of some groups together, then their continuations.
+    fn score_groups(
+        &self,
+        groups: &[Vec<usize>],
+        rows: &[Continuation],
+        adapter: Option<&PackedAdapter>,
+        scores: &mut [LogLikelihood],
+    ) {
+        // The last token of the context is read with each continuation, whose first token it
+        // predicts.
+        let mut contexts = vec![Cache::new(self.config().layers); groups.len()];
+        let mut texts: Vec<(&mut Cache, &[u32])> = contexts
+            .iter_mut()
+            .zip(groups)
+            .map(|(cache, group)| {
+                let context = &rows[group[0]].context;
+                (cache, &context[..context.len() - 1])
+            })
+            .collect();
+        self.read_in_passes(&mut texts, adapter, &mut |_, _| ());
+
+        let members: Vec<(usize, usize)> = groups
+            .iter()
+            .enumerate()
+            .flat_map(|(group, members)| members.iter().map(move |&row| (group, row)))
+            .filter(|&(_, row)| !rows[row].continuation.is_empty())
+            .collect();
+        let size =
+            |&(_, row): &(usize, usize)| rows[row].context.len() + rows[row].continuation.len();
+        for members in chunks_within(&members, BATCH_TOKENS, size) {
+            self.score_members(members, &contexts, rows, adapter, scores);
+        }
+    }
+
+    /// Scores rows `(context, row)` whose contexts were read, each in a copy of its context's cache.
+    fn score_members(
+        &self,
+        members: &[(usize, usize)],
+        contexts: &[Cache],
+        rows: &[Continuation],
+        adapter: Option<&PackedAdapter>,
+        scores: &mut [LogLikelihood],
+    ) {
+        let width = self.config().kv_heads * self.config().head_dim;
+        let mut read: Vec<(Cache, Vec<u32>)> = members
+            .iter()
+            .map(|&(context, row)| {
+                let Continuation { context: before, continuation } = &rows[row];
+                let cache = contexts[context].fork(before.len() + continuation.len(), width);
+                let (last, known) = (&before[before.len() - 1..], continuation.len() - 1);
+                (cache, [last, &continuation[..known]].concat())
+            })
+            .collect();
+        let mut texts: Vec<(&mut Cache, &[u32])> =
+            read.iter_mut().map(|(cache, text)| (cache, text.as_slice())).collect();
+        self.read_in_passes(&mut texts, adapter, &mut |x, pieces| {
+            let targets = pieces.iter().flat_map(|piece| {
+                let row = members[piece.text].1;
+                let continuation = &rows[row].continuation[piece.offset..][..piece.tokens];
+                continuation.iter().map(move |&target| (row, target))
+            });
+            self.score_rows(x, &targets.collect::<Vec<_>>(), scores);
+        });
+    }
+
+    /// Reads texts of any length in passes of bounded size; `then` sees the residual stream of a
+    /// pass and which pieces of which texts it holds.
+    fn read_in_passes(
+        &self,
+        texts: &mut [(&mut Cache, &[u32])],
+        adapter: Option<&PackedAdapter>,
+        then: &mut dyn FnMut(&[f32], &[Piece]),
+    ) {
+        let mut offsets = vec![0; texts.len()];
+        loop {
+            let mut room = PASS_TOKENS;
+            let mut spans = Vec::new();
+            let mut pieces = Vec::new();
+            for (i, (cache, text)) in texts.iter_mut().enumerate() {
+                let n = (text.len() - offsets[i]).min(room);
+                if n == 0 {
+                    continue;
+                }
+                room -= n;
+                pieces.push(Piece { text: i, offset: offsets[i], tokens: n });
+                spans.push(Span { cache, tokens: &text[offsets[i]..][..n] });
+                offsets[i] += n;
+            }
+            if spans.is_empty() {
+                return;
+            }
+            self.extend(&mut spans, adapter, |x| then(x, &pieces));
+        }
+    }
+
+    /// Adds to the scores of `(row, target)` what the residual stream predicts for the target.
+    fn score_rows(&self, x: &[f32], targets: &[(usize, u32)], scores: &mut [LogLikelihood]) {
+        let (width, vocab) = (self.config().hidden, self.config().vocab);
+        let head = self.0.head.weight();
+        for (x, targets) in x.chunks(LOGIT_ROWS * width).zip(targets.chunks(LOGIT_ROWS)) {
+            let normed = self.normed_rows(x, &(0..targets.len()).collect::<Vec<_>>());
+            let tokens: Vec<u32> = targets.iter().map(|&(_, target)| target).collect();
+            let mut nll = vec![0.0; targets.len()];
+            linear_nll(&normed, head, &tokens, &mut nll);
+            let mut logits = vec![0.0; targets.len() * vocab];
+            matmul(&normed, targets.len(), head, &mut logits);
+            for ((&(row, target), nll), logits) in targets.iter().zip(nll).zip(logits.chunks(vocab))
+            {
+                let score = &mut scores[row];
+                score.sum -= f64::from(nll);
+                score.tokens += 1;
+                score.greedy = score.greedy && argmax(logits) == target;
+            }
+        }
+    }
+}
+
+/// A part of a text that was read in one pass.
+struct Piece {
+    text: usize,
+    offset: usize,
+    tokens: usize,
+}
+
+/// Cuts `items` into runs whose sizes add up to at most `limit`, or that are a single item.
+fn chunks_within<T>(
+    items: &[T],
+    limit: usize,
+    size: impl Fn(&T) -> usize,
+) -> impl Iterator<Item = &[T]> {
+    let mut rest = items;
+    std::iter::from_fn(move || {
+        let mut sum = 0;
+        let full = rest.iter().position(|item| {
+            sum += size(item);
+            sum > limit
+        });
+        let (chunk, others) = rest.split_at(full.map_or(rest.len(), |n| n.max(1)));
+        rest = others;
+        Some(chunk).filter(|c| !c.is_empty())
+    })
+}

@@ -1,0 +1,23 @@
+//! Everything that is promised at the boundary of the crate.
+
+use assay_model::{Decoder, Precision};
+use std::sync::OnceLock;
+
+mod decoding;
+mod encoder;
+mod fetch;
+mod golden;
+mod gradients;
+mod loading;
+mod oracle;
+mod tiny;
+
+/// The small decoder on its real weights, opened once per precision; `None` where it is missing.
+fn smollm(precision: Precision) -> Option<Decoder> {
+    static OPEN: [OnceLock<Option<Decoder>>; 2] = [OnceLock::new(), OnceLock::new()];
+    let open = || {
+        let path = assay_testkit::smollm()?;
+        Some(Decoder::open(&path, precision).expect("the real weights open"))
+    };
+    OPEN[usize::from(precision == Precision::F32)].get_or_init(open).clone()
+}
