@@ -1,0 +1,4 @@
+//! Parsers and chunker at the crate's boundary.
+
+mod chunks;
+mod parsing;
