@@ -1,0 +1,106 @@
+use std::io;
+use std::path::PathBuf;
+
+use crate::EmbedError;
+
+/// Why the index could not be opened, filled or searched.
+#[derive(Debug, thiserror::Error)]
+pub enum IndexError {
+    /// The folder to ingest does not exist, or is a file.
+    #[error("{} is not a folder", path.display())]
+    NotAFolder {
+        /// As given.
+        path: PathBuf,
+    },
+    /// The folder to ingest holds no file of a format that is read.
+    #[error("{} holds no documents ({skipped} files of other formats)", path.display())]
+    NoDocuments {
+        /// As given.
+        path: PathBuf,
+        /// Files of other formats in it.
+        skipped: usize,
+    },
+    /// Another version of this software wrote the index.
+    #[error("{} has format {found}, not {expected}", path.display())]
+    Format {
+        /// The database.
+        path: PathBuf,
+        /// Version it was written with.
+        found: i64,
+        /// Version that is read.
+        expected: i64,
+    },
+    /// Some documents were indexed with another embedder, chunk size or parser.
+    #[error("{documents} documents were indexed with other settings")]
+    Stale {
+        /// How many.
+        documents: usize,
+    },
+    /// Another process ingests into the same index.
+    #[error("{} is locked by another ingest", path.display())]
+    Busy {
+        /// The lock file.
+        path: PathBuf,
+    },
+    /// The database holds what cannot be.
+    #[error("{} is damaged: {what}", path.display())]
+    Damaged {
+        /// The database.
+        path: PathBuf,
+        /// What is wrong.
+        what: String,
+    },
+    /// SQLite failed: a full disk, a lock held by another process, a file that is no database.
+    #[error("{}: {source}", path.display())]
+    Database {
+        /// The database.
+        path: PathBuf,
+        /// SQLite's own error.
+        source: rusqlite::Error,
+    },
+    /// The BM25 index failed.
+    #[error("{}: {source}", path.display())]
+    Lexical {
+        /// Its folder.
+        path: PathBuf,
+        /// tantivy's own error.
+        source: tantivy::TantivyError,
+    },
+    /// The file system failed.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// The embedder failed.
+    #[error(transparent)]
+    Embed(#[from] EmbedError),
+}
+
+impl IndexError {
+    /// What the user can do, where that is known.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            IndexError::NotAFolder { .. } => {
+                Some("name a folder with Markdown, HTML or plain text files")
+            }
+            IndexError::NoDocuments { .. } => Some(
+                "put *.md, *.markdown, *.html, *.htm or *.txt files there; \
+                 to forget all documents, delete the index folder",
+            ),
+            IndexError::Format { .. } | IndexError::Damaged { .. } => {
+                Some("delete the index folder and ingest again")
+            }
+            IndexError::Stale { .. } => Some("ingest again"),
+            IndexError::Busy { .. } => Some("wait until it is done"),
+            IndexError::Database { source, .. } => match source.sqlite_error_code() {
+                Some(rusqlite::ErrorCode::DatabaseBusy) => {
+                    Some("another process is writing to the index: wait until it is done")
+                }
+                Some(rusqlite::ErrorCode::DiskFull) => Some("the disk is full"),
+                Some(rusqlite::ErrorCode::NotADatabase | rusqlite::ErrorCode::DatabaseCorrupt) => {
+                    Some("delete the index folder and ingest again")
+                }
+                _ => None,
+            },
+            IndexError::Lexical { .. } | IndexError::Io(_) | IndexError::Embed(_) => None,
+        }
+    }
+}

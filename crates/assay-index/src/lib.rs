@@ -1,0 +1,57 @@
+//! The retrieval engine: a folder of documents in, ranked byte spans of them out.
+//!
+//! One SQLite file is the truth: documents with their text, chunks, embeddings. The BM25 index (tantivy)
+//! and the vector matrix are projections of it; either can be deleted and is made again. Every hit is
+//! looked up in the truth before it is returned, so a deleted or changed document is never a hit,
+//! whichever process changed it.
+//!
+//! [`Index::ingest`] brings the index to the state of a folder, and accounts for every file in it. What has
+//! not changed is not embedded again; what was interrupted goes on where it stopped. [`Index::search`] is
+//! exact and deterministic: no approximation, ties by path and position.
+//!
+//! It refuses files that are not UTF-8, an index of another format version, and searches while parts of
+//! the index come from another embedder or chunk size.
+//!
+//! ```no_run
+//! use std::{ops::ControlFlow, path::Path, sync::Arc};
+//! use assay_index::{Embed, Index, IndexConfig, SearchMode};
+//!
+//! # fn example(embedder: Arc<dyn Embed>) -> Result<(), assay_index::IndexError> {
+//! let mut index = Index::open(Path::new("state/index"), embedder, IndexConfig::default())?;
+//! let report = index.ingest(Path::new("docs"), &mut |_| ControlFlow::Continue(()))?;
+//! assert_eq!(report.ledger.len(), report.files);
+//! for hit in index.search("how do I reset the controller?", 5, SearchMode::Hybrid)?.hits {
+//!     println!("{} {:?} {:.3}", hit.document, hit.span, hit.score);
+//! }
+//! # Ok(())
+//! # }
+//! ```
+
+mod embed;
+mod error;
+mod fusion;
+mod index;
+mod ingest;
+mod lexical;
+mod record;
+mod vectors;
+
+pub use embed::{Embed, EmbedError};
+pub use error::IndexError;
+pub use index::{DocumentInfo, Hit, Index, SearchMode, SearchResult};
+pub use ingest::{IngestOutcome, IngestProgress, IngestReport, LedgerEntry};
+
+/// What an index is made with. Changing it, or the embedder, makes the next ingest do everything anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct IndexConfig {
+    /// Tokens of a chunk at most, as the embedder counts; never more than the embedder reads.
+    pub chunk_tokens: usize,
+    /// Larger files are not read but reported as failed.
+    pub max_file_bytes: u64,
+}
+
+impl Default for IndexConfig {
+    fn default() -> Self {
+        IndexConfig { chunk_tokens: 200, max_file_bytes: 64 << 20 }
+    }
+}

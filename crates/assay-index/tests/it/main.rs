@@ -1,0 +1,8 @@
+//! The index at its boundary: folders in, hits out.
+
+mod ingest;
+mod killed;
+mod laws;
+mod robustness;
+mod search;
+mod support;
