@@ -1,0 +1,351 @@
+//! A candidate with its weights: from an input to an output.
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::time::Instant;
+
+use assay_index::{Index, SearchMode};
+use assay_model::{Adapter, Decoder, GenerateRequest, Sampling};
+use assay_types::{Message, Output, Retrieved, Usage};
+
+use crate::cite::{CitationFilter, Cited};
+use crate::spec::{CandidateSpec, Context, RetrieveFrom, Source};
+use crate::{CandidateError, ExampleIndex};
+
+/// Hits that are recorded at least, so that recall@5 and nDCG@10 can be measured whatever enters the prompt.
+const RECORDED_HITS: usize = 10;
+
+/// A [`CandidateSpec`] with everything loaded.
+#[derive(Clone)]
+pub struct Candidate {
+    spec: CandidateSpec,
+    decoder: Decoder,
+    adapter: Option<Arc<Adapter>>,
+    retriever: Option<Retriever>,
+}
+
+/// Where a candidate's context comes from.
+#[derive(Clone)]
+pub enum Retriever {
+    /// Chunks of the corpus.
+    Documents(Arc<Index>),
+    /// Rows of the training split.
+    Examples(Arc<ExampleIndex>),
+}
+
+/// One input.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// Earlier turns; empty in evaluation.
+    pub history: &'a [Message],
+    /// The question or text.
+    pub input: &'a str,
+    /// Id of a training row that may not be retrieved as an example.
+    pub exclude: Option<&'a str>,
+}
+
+impl<'a> Request<'a> {
+    /// An input without history.
+    pub fn new(input: &'a str) -> Self {
+        Request { history: &[], input, exclude: None }
+    }
+}
+
+/// What a caller may change about decoding.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Options {
+    /// Limit on generated tokens; `None` takes the candidate's own.
+    pub max_new_tokens: Option<usize>,
+    /// Temperature and the like; greedy by default, as evaluated.
+    pub sampling: Sampling,
+    /// Strings that end the answer and are not part of it.
+    pub stop: Vec<String>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Options { max_new_tokens: None, sampling: Sampling::GREEDY, stop: Vec::new() }
+    }
+}
+
+/// A prompt, ready for the model.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    /// The conversation.
+    pub messages: Vec<Message>,
+    /// Its tokens, template included.
+    pub tokens: Vec<u32>,
+    /// Sources in the prompt, numbered from 1.
+    pub sources: Vec<Source>,
+    /// All that was retrieved, best first.
+    pub retrieved: Vec<Retrieved>,
+    /// Wall time of retrieving and assembling.
+    pub retrieval_ms: f64,
+}
+
+impl Candidate {
+    /// Puts a specification and its parts together.
+    ///
+    /// # Errors
+    /// [`CandidateError::Parts`] if the specification names retrieval or an adapter that is not
+    /// given, or the other way round.
+    pub fn new(
+        spec: CandidateSpec,
+        decoder: Decoder,
+        adapter: Option<Arc<Adapter>>,
+        retriever: Option<Retriever>,
+    ) -> Result<Self, CandidateError> {
+        let from = retriever.as_ref().map(|r| match r {
+            Retriever::Documents(_) => RetrieveFrom::Documents,
+            Retriever::Examples(_) => RetrieveFrom::Examples,
+        });
+        if spec.retrieval.map(|r| r.from) != from {
+            return Err(CandidateError::Parts { name: spec.name, part: "retriever" });
+        }
+        if spec.adapter.is_some() != adapter.is_some() {
+            return Err(CandidateError::Parts { name: spec.name, part: "adapter" });
+        }
+        Ok(Candidate { spec, decoder, adapter, retriever })
+    }
+
+    /// What the candidate is.
+    pub fn spec(&self) -> &CandidateSpec {
+        &self.spec
+    }
+
+    /// The adapter, if it is a tuned candidate.
+    pub fn adapter(&self) -> Option<&Adapter> {
+        self.adapter.as_deref()
+    }
+
+    /// Retrieves and assembles the prompt of one input, within the token budget.
+    ///
+    /// Sources are taken best first; one that would overflow the budget is left out and a smaller
+    /// one behind it may still enter. The budget counts the whole rendered prompt.
+    ///
+    /// # Errors
+    /// If retrieval or the template fails, or the input alone exceeds the context.
+    pub fn prepare(&self, request: &Request<'_>) -> Result<Prepared, CandidateError> {
+        let start = Instant::now();
+        let mut retrieved = Vec::new();
+        let mut context = Context::default();
+        let mut fitted = None;
+        if let (Some(retriever), Some(policy)) = (&self.retriever, self.spec.retrieval) {
+            let limit = policy.prompt_tokens.min(self.room());
+            let mut try_with = |candidate: Context| -> Result<Option<Context>, CandidateError> {
+                let tokens = self.tokens(request, &candidate)?;
+                Ok((tokens.1.len() <= limit).then(|| {
+                    fitted = Some(tokens);
+                    candidate
+                }))
+            };
+            match retriever {
+                Retriever::Documents(index) => {
+                    let depth = policy.top_k.max(RECORDED_HITS);
+                    let found = index.search(request.input, depth, SearchMode::Hybrid)?;
+                    for (rank, hit) in found.hits.into_iter().enumerate() {
+                        let (start, end, score) = (hit.span.start, hit.span.end, hit.score);
+                        let document = hit.document.clone();
+                        if rank >= policy.top_k {
+                            let in_context = false;
+                            retrieved.push(Retrieved { document, start, end, score, in_context });
+                            continue;
+                        }
+                        let mut with = context.clone();
+                        with.sources.push(Source {
+                            document: hit.document,
+                            start,
+                            headings: headings(hit.title.as_deref(), &hit.heading_path),
+                            text: hit.text,
+                        });
+                        let fits = try_with(with)?;
+                        let in_context = fits.is_some();
+                        retrieved.push(Retrieved { document, start, end, score, in_context });
+                        context = fits.unwrap_or(context);
+                    }
+                }
+                Retriever::Examples(examples) => {
+                    let shots = examples.search(request.input, policy.top_k, request.exclude)?;
+                    // Best last: the front ones are given up first.
+                    for from in 0..shots.len() {
+                        let with = Context { sources: Vec::new(), shots: shots[from..].to_vec() };
+                        if let Some(fits) = try_with(with)? {
+                            context = fits;
+                            break;
+                        }
+                    }
+                }
+            }
+        }
+        let (messages, tokens) = match fitted {
+            Some(done) => done,
+            None => self.tokens(request, &context)?,
+        };
+        Ok(Prepared {
+            messages,
+            tokens,
+            sources: context.sources,
+            retrieved,
+            retrieval_ms: if self.retriever.is_some() { ms(start) } else { 0.0 },
+        })
+    }
+
+    /// Answers one input. `on_text` sees the answer as it is released and may stop it.
+    ///
+    /// # Errors
+    /// As [`Candidate::prepare`], and if generation fails.
+    pub fn answer(
+        &self,
+        request: &Request<'_>,
+        options: &Options,
+        on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
+    ) -> Result<Output, CandidateError> {
+        let prepared = self.prepare(request)?;
+        let mut released = Released::new(&prepared.sources, on_text);
+        let mut stream = self.decoder.tokenizer().stream();
+        // Stop strings may span tokens, so with them the text is released at the end only.
+        let live = options.stop.is_empty();
+        let mut observer = |_: usize, token: u32| {
+            if !live || self.decoder.stop_tokens().contains(&token) {
+                return ControlFlow::Continue(());
+            }
+            released.push(&stream.push(token))
+        };
+        let generation = self
+            .decoder
+            .generate(&[self.request(&prepared, options)], self.adapter.as_deref(), &mut observer)?
+            .pop()
+            .ok_or(CandidateError::NoGeneration)?;
+        let tail = if live { stream.finish() } else { generation.text.clone() };
+        let cited = released.finish(&tail);
+        Ok(self.output(prepared, &generation, cited))
+    }
+
+    /// Answers several inputs in one batch; the same texts as one at a time, sooner.
+    ///
+    /// # Errors
+    /// An error of one input is that input's alone; the outer error is one of the whole batch.
+    pub fn answer_batch(
+        &self,
+        requests: &[Request<'_>],
+    ) -> Result<Vec<Result<Output, CandidateError>>, CandidateError> {
+        let options = Options::default();
+        let prepared: Vec<_> = requests.iter().map(|r| self.prepare(r)).collect();
+        let batch: Vec<GenerateRequest> =
+            prepared.iter().flatten().map(|p| self.request(p, &options)).collect();
+        let mut generations = self
+            .decoder
+            .generate(&batch, self.adapter.as_deref(), &mut |_, _| ControlFlow::Continue(()))?
+            .into_iter();
+        Ok(prepared
+            .into_iter()
+            .map(|p| {
+                let p = p?;
+                let generation = generations.next().ok_or(CandidateError::NoGeneration)?;
+                let sources = p.sources.clone();
+                let mut filter = CitationFilter::new(&sources);
+                filter.push(&generation.text);
+                Ok(self.output(p, &generation, filter.finish().0))
+            })
+            .collect())
+    }
+
+    /// Tokens that a prompt may have: the model's context without room for the answer.
+    fn room(&self) -> usize {
+        self.decoder.config().context_length.saturating_sub(self.spec.max_new_tokens)
+    }
+
+    fn tokens(
+        &self,
+        request: &Request<'_>,
+        context: &Context,
+    ) -> Result<(Vec<Message>, Vec<u32>), CandidateError> {
+        let messages = self.spec.messages(request.history, request.input, context);
+        let tokens = self.decoder.prompt_tokens(&messages)?;
+        Ok((messages, tokens))
+    }
+
+    fn request(&self, prepared: &Prepared, options: &Options) -> GenerateRequest {
+        GenerateRequest {
+            tokens: prepared.tokens.clone(),
+            max_new_tokens: options.max_new_tokens.unwrap_or(self.spec.max_new_tokens),
+            sampling: options.sampling,
+            stop: options.stop.clone(),
+        }
+    }
+
+    fn output(
+        &self,
+        prepared: Prepared,
+        generation: &assay_model::Generation,
+        cited: Cited,
+    ) -> Output {
+        let text = cited.text.trim().to_owned();
+        Output {
+            abstained: self.spec.abstains(&text),
+            text,
+            citations: cited.citations,
+            dropped_citations: cited.dropped,
+            retrieved: prepared.retrieved,
+            finish: generation.finish,
+            timing: assay_types::Timing {
+                retrieval_ms: prepared.retrieval_ms,
+                prefill_ms: generation.prefill_ms,
+                decode_ms: generation.decode_ms,
+            },
+            usage: Usage {
+                input_tokens: prepared.tokens.len(),
+                output_tokens: generation.tokens.len(),
+            },
+        }
+    }
+}
+
+/// Verified text on its way to the caller: without white space at its ends, so that the pieces joined
+/// are the answer.
+struct Released<'a, 'b> {
+    filter: CitationFilter<'a>,
+    on_text: &'b mut dyn FnMut(&str) -> ControlFlow<()>,
+    text: String,
+    sent: usize,
+}
+
+impl<'a, 'b> Released<'a, 'b> {
+    fn new(sources: &'a [Source], on_text: &'b mut dyn FnMut(&str) -> ControlFlow<()>) -> Self {
+        Released { filter: CitationFilter::new(sources), on_text, text: String::new(), sent: 0 }
+    }
+
+    fn push(&mut self, generated: &str) -> ControlFlow<()> {
+        self.text += &self.filter.push(generated);
+        self.send()
+    }
+
+    fn send(&mut self) -> ControlFlow<()> {
+        let text = self.text.trim();
+        if text.len() <= self.sent {
+            return ControlFlow::Continue(());
+        }
+        let new = &text[self.sent..];
+        self.sent = text.len();
+        (self.on_text)(new)
+    }
+
+    fn finish(mut self, tail: &str) -> Cited {
+        self.text += &self.filter.push(tail);
+        let (cited, rest) = std::mem::replace(&mut self.filter, CitationFilter::new(&[])).finish();
+        self.text += &rest;
+        // The answer has ended: there is nothing left to stop.
+        let _ = self.send();
+        cited
+    }
+}
+
+/// Title and headings without a repetition of the title by the first heading.
+pub fn headings(title: Option<&str>, path: &[String]) -> Vec<String> {
+    let title = title.filter(|t| path.first().map(String::as_str) != Some(t));
+    title.map(str::to_owned).into_iter().chain(path.iter().cloned()).collect()
+}
+
+fn ms(since: Instant) -> f64 {
+    since.elapsed().as_secs_f64() * 1e3
+}

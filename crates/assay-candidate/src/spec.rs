@@ -1,0 +1,148 @@
+//! What a candidate is, as data: stored with every run and hashed into the name of its outputs.
+
+use assay_types::{Item, Message, Role, Task};
+use serde::{Deserialize, Serialize};
+
+/// A candidate without its weights: everything that decides the prompt and the decoding.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct CandidateSpec {
+    /// `prompt`, `rag`, `tuned`, `hybrid`, or the user's own name.
+    pub name: String,
+    /// What the feature does.
+    pub task: Task,
+    /// The system message.
+    pub instructions: String,
+    /// Solved examples that stand before every input.
+    pub shots: Vec<Shot>,
+    /// Where context comes from; `None` for a candidate without retrieval.
+    pub retrieval: Option<RetrievalSpec>,
+    /// Name of the adapter's artifact; `None` for the base model.
+    pub adapter: Option<String>,
+    /// What the candidate says when it declines to answer.
+    pub abstain: String,
+    /// Limit on generated tokens.
+    pub max_new_tokens: usize,
+}
+
+/// One solved example.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shot {
+    /// What was asked.
+    pub input: String,
+    /// What should be answered.
+    pub output: String,
+}
+
+/// Where context comes from and how much of it is used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RetrievalSpec {
+    /// Documents, or labelled examples.
+    pub from: RetrieveFrom,
+    /// Chunks or examples at most.
+    pub top_k: usize,
+    /// Tokens of the whole prompt at most, template included, in the model's own tokens.
+    pub prompt_tokens: usize,
+}
+
+/// What is retrieved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RetrieveFrom {
+    /// Chunks of the corpus, numbered, to be cited.
+    Documents,
+    /// Rows of the training split, as solved examples.
+    Examples,
+}
+
+/// A piece of a document in a prompt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Source {
+    /// Path of the document, relative to the documents folder.
+    pub document: String,
+    /// First byte of `text` in the stored source.
+    pub start: usize,
+    /// Title and headings above the chunk, outermost first.
+    pub headings: Vec<String>,
+    /// The chunk, equal to the bytes of the stored source from `start`.
+    pub text: String,
+}
+
+/// What stands in front of the input.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Context {
+    /// Numbered sources, from 1.
+    pub sources: Vec<Source>,
+    /// Solved examples chosen for this input, behind the fixed ones.
+    pub shots: Vec<Shot>,
+}
+
+impl CandidateSpec {
+    /// The conversation for one input: the only place where a prompt is made, for training rows,
+    /// evaluation and serving alike.
+    ///
+    /// `history` are earlier turns of a served conversation; evaluation has none.
+    pub fn messages(&self, history: &[Message], input: &str, context: &Context) -> Vec<Message> {
+        let mut messages = vec![Message::new(Role::System, self.instructions.clone())];
+        for shot in self.shots.iter().chain(&context.shots) {
+            messages.push(Message::new(Role::User, shot.input.clone()));
+            messages.push(Message::new(Role::Assistant, shot.output.clone()));
+        }
+        messages.extend_from_slice(history);
+        messages.push(Message::new(Role::User, user_turn(input, &context.sources)));
+        messages
+    }
+
+    /// Whether answers refer to numbered sources.
+    pub fn cites(&self) -> bool {
+        self.retrieval.is_some_and(|r| r.from == RetrieveFrom::Documents)
+    }
+
+    /// The text to be learnt for `item`, given the sources in its prompt.
+    ///
+    /// An unanswerable question, and with sources one whose answer none of them holds, teaches the
+    /// abstention: a model that is shown nothing must say so. With sources the answer ends in the
+    /// number of the source that holds it.
+    pub fn target(&self, item: &Item, golden: Golden) -> String {
+        match (item.references.first(), golden) {
+            (None, _) | (Some(_), Golden::Absent) => self.abstain.clone(),
+            (Some(answer), Golden::Unused) => answer.clone(),
+            (Some(answer), Golden::At(number)) => format!("{answer} [{number}]"),
+        }
+    }
+
+    /// Whether `text` declines to answer: it begins with the abstention, whatever its case and
+    /// closing punctuation.
+    pub fn abstains(&self, text: &str) -> bool {
+        let plain = |s: &str| {
+            s.chars()
+                .filter(|c| c.is_alphanumeric())
+                .flat_map(char::to_lowercase)
+                .collect::<String>()
+        };
+        let abstain = plain(&self.abstain);
+        !abstain.is_empty() && plain(text).starts_with(&abstain)
+    }
+}
+
+/// Where the answer stands among the sources of a training prompt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Golden {
+    /// The prompt has no sources, or they are solved examples.
+    Unused,
+    /// In the source with this number, from 1.
+    At(usize),
+    /// In none of them.
+    Absent,
+}
+
+/// The turn that asks `input`, behind the numbered sources if there are any.
+pub fn user_turn(input: &str, sources: &[Source]) -> String {
+    if sources.is_empty() {
+        return input.to_owned();
+    }
+    let mut turn = String::new();
+    for (i, source) in sources.iter().enumerate() {
+        turn += &format!("[{}] {}\n{}\n\n", i + 1, source.headings.join(" > "), source.text.trim());
+    }
+    turn + "Question: " + input
+}
