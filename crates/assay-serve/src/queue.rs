@@ -1,0 +1,55 @@
+//! Admission to the compute threads: few run, some wait, the rest are refused at once.
+
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinHandle;
+
+use crate::error::ApiError;
+
+/// Requests of one kind that run at once. Two, so that a long answer does not hold up every short one; the
+/// kernels of each use all cores anyway.
+const RUNNING: usize = 2;
+/// Requests of one kind that may wait for their turn.
+const WAITING: usize = 64;
+
+#[derive(Clone)]
+pub(crate) struct Queue {
+    places: Arc<Semaphore>,
+    running: Arc<Semaphore>,
+}
+
+/// The right to compute, until dropped.
+pub(crate) struct Turn {
+    _place: OwnedSemaphorePermit,
+    _running: OwnedSemaphorePermit,
+}
+
+impl Queue {
+    pub(crate) fn new() -> Self {
+        Queue {
+            places: Arc::new(Semaphore::new(RUNNING + WAITING)),
+            running: Arc::new(Semaphore::new(RUNNING)),
+        }
+    }
+
+    /// Waits for a turn; a client that goes away while waiting leaves its place.
+    pub(crate) async fn turn(&self) -> Result<Turn, ApiError> {
+        let place = Arc::clone(&self.places).try_acquire_owned().map_err(|_| ApiError::busy())?;
+        let running =
+            Arc::clone(&self.running).acquire_owned().await.map_err(|_| ApiError::busy())?;
+        Ok(Turn { _place: place, _running: running })
+    }
+}
+
+/// Runs `work` on a thread for blocking work and keeps the turn until it has ended, even if nobody waits for it.
+pub(crate) fn compute<T: Send + 'static>(
+    turn: Turn,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> JoinHandle<T> {
+    let span = tracing::Span::current();
+    tokio::task::spawn_blocking(move || {
+        let _turn = turn;
+        span.in_scope(work)
+    })
+}

@@ -1,0 +1,126 @@
+//! What the server needs from whatever answers: one release, or several of them side by side.
+
+use std::ops::ControlFlow;
+
+use assay_types::{Message, Output};
+use thiserror::Error;
+
+/// Something that answers, embeds and searches. Calls come from several threads at once and may take long.
+pub trait Service: Send + Sync + 'static {
+    /// The models that may be asked for, stable while the server runs.
+    fn models(&self) -> Vec<ModelInfo>;
+
+    /// Answers a conversation with a model that [`models`](Self::models) lists for chat.
+    ///
+    /// Text goes to `on_text` as it is generated. Joined, the pieces are a prefix of the returned text; the server
+    /// sends what is missing at the end. After `Break` the generation stops and what there is so far is returned.
+    ///
+    /// # Errors
+    /// [`ServiceError`], best before the first text: only then can the client be told with a status.
+    fn answer(
+        &self,
+        request: &AnswerRequest,
+        on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
+    ) -> Result<Output, ServiceError>;
+
+    /// Vectors of `texts`, in their order, by a model that [`models`](Self::models) lists for embeddings.
+    ///
+    /// # Errors
+    /// [`ServiceError`].
+    fn embed(&self, model: &str, texts: &[&str]) -> Result<Embeddings, ServiceError>;
+
+    /// The `k` best passages for `query`, best first.
+    ///
+    /// # Errors
+    /// [`ServiceError::Unsupported`] if there are no documents.
+    fn search(&self, query: &str, k: usize) -> Result<Vec<SearchHit>, ServiceError>;
+}
+
+/// A model as clients see it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ModelInfo {
+    /// Name that requests give.
+    pub id: String,
+    /// When it was made, in seconds since 1970.
+    pub created_s: u64,
+    /// What it may be asked for.
+    pub used_for: ModelUse,
+}
+
+/// What a model may be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ModelUse {
+    /// `/v1/chat/completions`.
+    Chat,
+    /// `/v1/embeddings`.
+    Embeddings,
+}
+
+/// A conversation to continue.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AnswerRequest {
+    /// Name of the model.
+    pub model: String,
+    /// The turns, at least one.
+    pub messages: Vec<Message>,
+    /// How to generate.
+    pub options: AnswerOptions,
+}
+
+/// What the client asks of the generation; `None` leaves it to the release.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct AnswerOptions {
+    /// Limit on new tokens, at least 1.
+    pub max_new_tokens: Option<usize>,
+    /// 0 to 2; 0 is greedy.
+    pub temperature: Option<f32>,
+    /// Nucleus, above 0 and up to 1.
+    pub top_p: Option<f32>,
+    /// Seed of the sampling.
+    pub seed: Option<u64>,
+    /// Strings that end the answer and are not part of it; none is empty.
+    pub stop: Vec<String>,
+}
+
+/// Vectors and what they cost.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Embeddings {
+    /// One vector per text.
+    pub vectors: Vec<Vec<f32>>,
+    /// Tokens of all texts.
+    pub tokens: usize,
+}
+
+/// A passage that was found.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SearchHit {
+    /// Path of the document, relative to the documents folder.
+    pub document: String,
+    /// First byte of the passage in the stored source.
+    pub start: usize,
+    /// One past the last byte.
+    pub end: usize,
+    /// The passage.
+    pub text: String,
+    /// Larger is better; comparable within one query only.
+    pub score: f64,
+}
+
+/// Why a service cannot do what it is asked.
+#[derive(Debug, Error)]
+pub enum ServiceError {
+    /// The conversation does not fit into the model.
+    #[error("the conversation has {tokens} tokens, the model takes {limit}")]
+    ContextTooLong {
+        /// Tokens of the prompt.
+        tokens: usize,
+        /// Tokens that fit.
+        limit: usize,
+    },
+    /// The release has no such ability.
+    #[error("this release has no {0}")]
+    Unsupported(&'static str),
+    /// A failure on our side; the text goes to the log and not to the client.
+    #[error("{0}")]
+    Internal(String),
+}

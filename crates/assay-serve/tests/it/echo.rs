@@ -1,0 +1,129 @@
+//! A service that answers with what was said, and misbehaves when told to.
+
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex};
+use std::time::Duration;
+
+use assay_serve::{
+    AnswerRequest, Embeddings, ModelInfo, ModelUse, SearchHit, Service, ServiceError,
+};
+use assay_types::{Citation, FinishReason, Output, Timing, Usage};
+
+#[derive(Default)]
+pub(crate) struct Echo {
+    /// The last request that was answered.
+    pub(crate) last: Mutex<Option<AnswerRequest>>,
+    /// Answers that were broken off.
+    pub(crate) broken_off: AtomicUsize,
+    /// Answers in progress to `hold`, which end when the gate opens.
+    pub(crate) held: AtomicUsize,
+    gate: Mutex<bool>,
+    opened: Condvar,
+}
+
+impl Echo {
+    pub(crate) fn open_gate(&self) {
+        *self.gate.lock().unwrap() = true;
+        self.opened.notify_all();
+    }
+
+    fn hold(&self) {
+        self.held.fetch_add(1, Ordering::SeqCst);
+        let open = self.gate.lock().unwrap();
+        drop(self.opened.wait_while(open, |open| !*open).unwrap());
+    }
+}
+
+pub(crate) const SOURCE: &str = "Hold the button for ten seconds.";
+
+impl Service for Echo {
+    fn models(&self) -> Vec<ModelInfo> {
+        let model =
+            |id: &str, used_for| ModelInfo { id: id.into(), created_s: 1_700_000_000, used_for };
+        vec![model("echo", ModelUse::Chat), model("echo-embed", ModelUse::Embeddings)]
+    }
+
+    fn answer(
+        &self,
+        request: &AnswerRequest,
+        on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
+    ) -> Result<Output, ServiceError> {
+        *self.last.lock().unwrap() = Some(request.clone());
+        let said = request.messages.last().unwrap().content.clone();
+        let mut text = said.clone();
+        let mut citations = Vec::new();
+        match said.as_str() {
+            "too long" => return Err(ServiceError::ContextTooLong { tokens: 9000, limit: 8192 }),
+            "fail" => return Err(ServiceError::Internal("a secret reason".into())),
+            "panic" => panic!("told to"),
+            "hold" => self.hold(),
+            "forever" => {
+                while on_text("on and on ").is_continue() {
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+                self.broken_off.fetch_add(1, Ordering::SeqCst);
+                text.clear();
+            }
+            "cite" => {
+                text = "Süß: hold it for ten seconds [1].".into();
+                let (start, end) = (20, SOURCE.len() - 1);
+                citations.push(Citation {
+                    document: "reset.md".into(),
+                    start,
+                    end,
+                    quote: SOURCE[start..end].into(),
+                    source_number: 1,
+                });
+            }
+            _ => {}
+        }
+        // The last word is held back, as a release does that has yet to verify its citations.
+        let pieces: Vec<&str> = text.split_inclusive(' ').collect();
+        for piece in &pieces[..pieces.len().saturating_sub(1)] {
+            if on_text(piece).is_break() {
+                break;
+            }
+        }
+        if said == "fail late" {
+            return Err(ServiceError::Internal("a secret reason".into()));
+        }
+        let usage = Usage { input_tokens: 7, output_tokens: pieces.len() };
+        let finish = match request.options.max_new_tokens {
+            Some(1) => FinishReason::Length,
+            _ => FinishReason::Stop,
+        };
+        Ok(Output {
+            text,
+            citations,
+            dropped_citations: 0,
+            retrieved: Vec::new(),
+            abstained: false,
+            finish,
+            timing: Timing::default(),
+            usage,
+        })
+    }
+
+    fn embed(&self, _: &str, texts: &[&str]) -> Result<Embeddings, ServiceError> {
+        let vectors = texts.iter().map(|t| vec![t.len() as f32, -0.5, 0.1]).collect();
+        Ok(Embeddings { vectors, tokens: texts.len() * 3 })
+    }
+
+    fn search(&self, query: &str, k: usize) -> Result<Vec<SearchHit>, ServiceError> {
+        match query {
+            "nothing here" => Err(ServiceError::Unsupported("documents")),
+            "panic" => panic!("told to"),
+            _ => {
+                let hit = SearchHit {
+                    document: "reset.md".into(),
+                    start: 0,
+                    end: SOURCE.len(),
+                    text: SOURCE.into(),
+                    score: 0.5,
+                };
+                Ok(vec![hit; k])
+            }
+        }
+    }
+}
