@@ -1,0 +1,51 @@
+//! `assay ask`: one question to the decided release.
+
+use std::io::Write;
+use std::ops::ControlFlow;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use assay_candidate::{Options, Request};
+
+use crate::config::Loaded;
+use crate::run::release;
+
+pub(crate) fn ask(
+    loaded: &Loaded,
+    question: &str,
+    candidate: Option<&str>,
+    json: bool,
+) -> Result<ExitCode> {
+    let release = release::open(loaded, candidate)?;
+    let mut out = std::io::stdout();
+    let mut broken = false;
+    let output =
+        release.candidate.answer(&Request::new(question), &Options::default(), &mut |text| {
+            if !json && (write!(out, "{text}").is_err() || out.flush().is_err()) {
+                broken = true;
+                return ControlFlow::Break(());
+            }
+            ControlFlow::Continue(())
+        })?;
+    if broken {
+        return Ok(ExitCode::SUCCESS);
+    }
+    if json {
+        println!("{}", serde_json::to_string_pretty(&output)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!();
+    for c in &output.citations {
+        println!("\n[{}] {}:{}-{}\n    “{}”", c.source_number, c.document, c.start, c.end, c.quote);
+    }
+    eprintln!(
+        "\n{} · {:.0} ms retrieval, {:.0} ms prompt, {:.0} ms answer · {} + {} tokens",
+        release.candidate.spec().name,
+        output.timing.retrieval_ms,
+        output.timing.prefill_ms,
+        output.timing.decode_ms,
+        output.usage.input_tokens,
+        output.usage.output_tokens,
+    );
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,427 @@
+//! `assay.toml`: what a project may say, with the built-in values.
+//!
+//! Unknown keys are errors with a suggestion. A value can be overridden by the user's own file, by
+//! the environment (`ASSAY_SECTION__KEY`) and by `--set section.key=value`, the last one strongest.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, anyhow, bail};
+use assay_types::Task;
+use serde::{Deserialize, Serialize};
+
+/// Name of the project file.
+pub(crate) const FILE: &str = "assay.toml";
+
+/// A whole project file.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Config {
+    pub(crate) project: Project,
+    #[serde(default)]
+    pub(crate) data: Data,
+    #[serde(default)]
+    pub(crate) model: Model,
+    #[serde(default)]
+    pub(crate) prompt: Prompt,
+    #[serde(default)]
+    pub(crate) retrieval: Retrieval,
+    #[serde(default)]
+    pub(crate) training: Training,
+    #[serde(default)]
+    pub(crate) decision: DecisionRules,
+    #[serde(default)]
+    pub(crate) constraints: Constraints,
+    #[serde(default)]
+    pub(crate) needs: Needs,
+    #[serde(default)]
+    pub(crate) prices: Prices,
+    #[serde(default)]
+    pub(crate) serve: Serve,
+}
+
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Project {
+    pub(crate) name: String,
+    pub(crate) task: Task,
+    #[serde(default = "seed")]
+    pub(crate) seed: u64,
+    /// Candidates to build.
+    #[serde(default = "candidates")]
+    pub(crate) candidates: Vec<CandidateName>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum CandidateName {
+    Prompt,
+    Rag,
+    Tuned,
+    Hybrid,
+}
+
+impl CandidateName {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            CandidateName::Prompt => "prompt",
+            CandidateName::Rag => "rag",
+            CandidateName::Tuned => "tuned",
+            CandidateName::Hybrid => "hybrid",
+        }
+    }
+}
+
+fn seed() -> u64 {
+    7
+}
+
+fn candidates() -> Vec<CandidateName> {
+    use CandidateName::{Hybrid, Prompt, Rag, Tuned};
+    vec![Prompt, Rag, Tuned, Hybrid]
+}
+
+/// Every section below has built-in values for all its keys.
+macro_rules! section {
+    ($(#[$meta:meta])* $name:ident { $($(#[$field_meta:meta])* $field:ident: $type:ty = $default:expr),* $(,)? }) => {
+        $(#[$meta])*
+        #[derive(Clone, Debug, Serialize, Deserialize)]
+        #[serde(deny_unknown_fields, default)]
+        pub(crate) struct $name {
+            $($(#[$field_meta])* pub(crate) $field: $type,)*
+        }
+
+        impl Default for $name {
+            fn default() -> Self {
+                $name { $($field: $default,)* }
+            }
+        }
+    };
+}
+
+section!(Data {
+    documents: PathBuf = "docs".into(),
+    train: PathBuf = "data/train.jsonl".into(),
+    test: PathBuf = "data/test.jsonl".into(),
+    /// Without one, `dev_fraction` of train is held out, whole documents at a time.
+    dev: Option<PathBuf> = None,
+    dev_fraction: f64 = 0.1,
+});
+
+section!(Model {
+    base: String = "smollm2-135m-instruct".into(),
+    embedder: String = "all-minilm-l6-v2".into(),
+});
+
+section!(Prompt {
+    /// The system message; without one, a plain one for the task.
+    instructions: Option<String> = None,
+    abstain: String = "I can't find that in the documents.".into(),
+    /// Numbers of solved examples that are tried on dev.
+    shots: Vec<usize> = vec![0, 3, 8],
+    /// Without one, 64 for qa and generate, 32 for classify, 128 for extract.
+    max_new_tokens: Option<usize> = None,
+    /// JSON Schema file that answers of an `extract` project must satisfy.
+    schema: Option<PathBuf> = None,
+});
+
+section!(Retrieval {
+    /// Tokens of the embedder in one chunk.
+    chunk_tokens: usize = 128,
+    /// Numbers of chunks (or of examples, for classify and extract) that are tried on dev.
+    top_k: Vec<usize> = vec![2, 4],
+    /// Tokens of a whole prompt with context, in the base model's own tokens.
+    prompt_tokens: usize = 1024,
+});
+
+section!(Training {
+    rank: usize = 16,
+    alpha: f32 = 32.0,
+    learning_rate: f64 = 5e-4,
+    epochs: usize = 3,
+    batch_size: usize = 16,
+    warmup_steps: usize = 20,
+    weight_decay: f64 = 0.0,
+    /// Rows longer than this are refused, in the base model's tokens.
+    max_tokens: usize = 1024,
+    /// Share of training prompts of the hybrid that hold the answer.
+    golden_share: f64 = 0.8,
+    /// Dev items on which the task metric is measured after every epoch.
+    dev_items: usize = 64,
+});
+
+section!(DecisionRules {
+    /// Without one: f1 for qa, accuracy for classify, slot_f1 for extract, rougeL for generate.
+    metric: Option<String> = None,
+    alpha: f64 = 0.05,
+    /// Differences up to this count as equal, in units of the metric.
+    margin: f64 = 0.03,
+    bootstrap_samples: usize = 10_000,
+    /// What would be good enough, in units of the metric.
+    target: Option<f64> = None,
+});
+
+section!(Constraints {
+    max_p95_latency_ms: Option<f64> = None,
+    max_cost_per_query_usd: Option<f64> = None,
+    max_training_usd: Option<f64> = None,
+    /// Points of accuracy that the general suite may lose.
+    max_forgetting_points: Option<f64> = Some(5.0),
+    min_quality: Option<f64> = None,
+});
+
+section!(Needs {
+    knowledge_changes_per_month: Option<f64> = None,
+    queries_per_month: Option<f64> = None,
+    citations: Option<bool> = None,
+    strict_format: Option<bool> = None,
+});
+
+section!(Prices {
+    /// An on-demand 2-core cloud machine, about; put your own figure here.
+    hardware_usd_per_hour: f64 = 0.10,
+    label_usd: f64 = 0.50,
+    input_usd_per_million_tokens: f64 = 0.0,
+    output_usd_per_million_tokens: f64 = 0.0,
+});
+
+section!(Serve { host: String = "127.0.0.1".into(), port: u16 = 8080 });
+
+impl Config {
+    /// The system message.
+    pub(crate) fn instructions(&self) -> String {
+        self.prompt.instructions.clone().unwrap_or_else(|| {
+            match self.project.task {
+                Task::Qa => "Answer the question with a short phrase.",
+                Task::Classify => "Classify the message. Reply with the label only.",
+                Task::Extract => "Extract the fields from the text. Reply with JSON only.",
+                Task::Generate => "Follow the instruction.",
+            }
+            .to_owned()
+        })
+    }
+
+    pub(crate) fn max_new_tokens(&self) -> usize {
+        self.prompt.max_new_tokens.unwrap_or(match self.project.task {
+            Task::Qa | Task::Generate => 64,
+            Task::Classify => 32,
+            Task::Extract => 128,
+        })
+    }
+
+    pub(crate) fn metric(&self) -> String {
+        self.decision.metric.clone().unwrap_or_else(|| {
+            match self.project.task {
+                Task::Qa => "f1",
+                Task::Classify => "accuracy",
+                Task::Extract => "slot_f1",
+                Task::Generate => "rougeL",
+            }
+            .to_owned()
+        })
+    }
+}
+
+/// Where a value came from, weakest first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    User(PathBuf),
+    Project,
+    Environment(String),
+    Flag,
+}
+
+/// A project folder and its configuration.
+pub(crate) struct Loaded {
+    /// The folder of `assay.toml`; relative paths of the file start here.
+    pub(crate) root: PathBuf,
+    pub(crate) config: Config,
+    /// Dotted key to where its value came from; keys not listed are built in.
+    pub(crate) origins: BTreeMap<String, Origin>,
+}
+
+impl Loaded {
+    pub(crate) fn path(&self, relative: &Path) -> PathBuf {
+        self.root.join(relative)
+    }
+
+    pub(crate) fn state_dir(&self) -> PathBuf {
+        self.root.join(".assay")
+    }
+}
+
+/// Reads the project in `start` or the nearest folder above it.
+pub(crate) fn load(start: &Path, sets: &[String]) -> Result<Loaded> {
+    let root = start
+        .ancestors()
+        .find(|d| d.join(FILE).is_file())
+        .ok_or_else(|| {
+            anyhow!(
+                "no {FILE} in {} or above it\nhint: `assay init NAME --task qa` makes a project",
+                start.display()
+            )
+        })?
+        .to_path_buf();
+    let file = root.join(FILE);
+    let text = fs_err::read_to_string(&file)?;
+    // The file alone first: its own errors carry line and column.
+    toml::from_str::<Config>(&text).map_err(|e| explain(&file, &e))?;
+
+    let mut merged = toml::Table::new();
+    let mut origins = BTreeMap::new();
+    if let Some(user) = user_file().filter(|f| f.is_file()) {
+        let table = fs_err::read_to_string(&user)?
+            .parse::<toml::Table>()
+            .map_err(|e| explain(&user, &e))?;
+        merge(&mut merged, table, "", &Origin::User(user), &mut origins);
+    }
+    let table = text.parse::<toml::Table>().map_err(|e| explain(&file, &e))?;
+    merge(&mut merged, table, "", &Origin::Project, &mut origins);
+    for (name, value) in std::env::vars() {
+        let Some(key) = name.strip_prefix("ASSAY_").filter(|k| k.contains("__")) else { continue };
+        let key = key.to_lowercase().replace("__", ".");
+        set(&mut merged, &key, &value, Origin::Environment(name), &mut origins)?;
+    }
+    for pair in sets {
+        let (key, value) = pair
+            .split_once('=')
+            .with_context(|| format!("--set {pair}: expected section.key=value"))?;
+        set(&mut merged, key.trim(), value.trim(), Origin::Flag, &mut origins)?;
+    }
+    let config = Config::deserialize(merged)
+        .map_err(|e| anyhow!("{}", suggest(&e.to_string())))
+        .context("the configuration after the environment and --set")?;
+    validate(&config)?;
+    Ok(Loaded { root, config, origins })
+}
+
+/// Ranges that types cannot say.
+fn validate(config: &Config) -> Result<()> {
+    let share = |key: &str, v: f64| {
+        if v > 0.0 && v < 1.0 {
+            Ok(())
+        } else {
+            Err(anyhow!("{key} is {v}: expected between 0 and 1"))
+        }
+    };
+    share("data.dev_fraction", config.data.dev_fraction)?;
+    share("decision.alpha", config.decision.alpha)?;
+    let positive = [
+        ("training.rank", config.training.rank),
+        ("training.epochs", config.training.epochs),
+        ("training.batch_size", config.training.batch_size),
+        ("retrieval.chunk_tokens", config.retrieval.chunk_tokens),
+        ("decision.bootstrap_samples", config.decision.bootstrap_samples),
+    ];
+    if let Some((key, _)) = positive.into_iter().find(|(_, v)| *v == 0) {
+        bail!("{key} is 0: expected at least 1");
+    }
+    if config.prompt.shots.is_empty() || config.retrieval.top_k.is_empty() {
+        bail!("prompt.shots and retrieval.top_k need at least one value each");
+    }
+    if config.project.candidates.is_empty() {
+        bail!("project.candidates is empty: name at least one of prompt, rag, tuned, hybrid");
+    }
+    Ok(())
+}
+
+fn user_file() -> Option<PathBuf> {
+    let base = std::env::var_os("XDG_CONFIG_HOME")
+        .map(PathBuf::from)
+        .or_else(|| std::env::var_os("HOME").map(|h| PathBuf::from(h).join(".config")))?;
+    Some(base.join("assay/config.toml"))
+}
+
+fn merge(
+    into: &mut toml::Table,
+    from: toml::Table,
+    prefix: &str,
+    origin: &Origin,
+    origins: &mut BTreeMap<String, Origin>,
+) {
+    for (key, value) in from {
+        let dotted = if prefix.is_empty() { key.clone() } else { format!("{prefix}.{key}") };
+        match (into.get_mut(&key), value) {
+            (Some(toml::Value::Table(old)), toml::Value::Table(new)) => {
+                merge(old, new, &dotted, origin, origins);
+            }
+            (_, toml::Value::Table(new)) => {
+                let mut fresh = toml::Table::new();
+                merge(&mut fresh, new, &dotted, origin, origins);
+                into.insert(key, toml::Value::Table(fresh));
+            }
+            (_, value) => {
+                origins.insert(dotted, origin.clone());
+                into.insert(key, value);
+            }
+        }
+    }
+}
+
+/// Sets a dotted key. The text is TOML where it parses as such, else a string.
+fn set(
+    table: &mut toml::Table,
+    key: &str,
+    text: &str,
+    origin: Origin,
+    origins: &mut BTreeMap<String, Origin>,
+) -> Result<()> {
+    let (section, name) =
+        key.split_once('.').with_context(|| format!("`{key}`: expected section.key"))?;
+    let value = format!("v = {text}")
+        .parse::<toml::Table>()
+        .ok()
+        .and_then(|mut t| t.remove("v"))
+        .unwrap_or_else(|| toml::Value::String(text.to_owned()));
+    let entry =
+        table.entry(section.to_owned()).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+    let toml::Value::Table(section) = entry else { bail!("`{section}` is not a section") };
+    section.insert(name.to_owned(), value);
+    origins.insert(key.to_owned(), origin);
+    Ok(())
+}
+
+fn explain(file: &Path, error: &toml::de::Error) -> anyhow::Error {
+    anyhow!("{}: {}", file.display(), suggest(&error.to_string()))
+}
+
+/// Adds "did you mean" to serde's list of expected names.
+fn suggest(message: &str) -> String {
+    let quoted: Vec<&str> = message
+        .lines()
+        .filter(|l| l.contains("unknown field") || l.contains("unknown variant"))
+        .flat_map(|l| l.split('`').skip(1).step_by(2))
+        .collect();
+    let Some((unknown, expected)) = quoted.split_first() else { return message.to_owned() };
+    let best = expected
+        .iter()
+        .map(|e| (strsim::jaro_winkler(unknown, e), e))
+        .filter(|(likeness, _)| *likeness > 0.7)
+        .max_by(|a, b| a.0.total_cmp(&b.0));
+    match best {
+        Some((_, name)) => format!("{}\nhint: did you mean `{name}`?", message.trim_end()),
+        None => message.to_owned(),
+    }
+}
+
+/// Every value, one `key = value  # origin` per line.
+pub(crate) fn show(loaded: &Loaded) -> Result<String> {
+    let table = toml::Table::try_from(&loaded.config)?;
+    let mut out = String::new();
+    for (section, values) in &table {
+        out += &format!("[{section}]\n");
+        let toml::Value::Table(values) = values else { continue };
+        for (key, value) in values {
+            let origin = match loaded.origins.get(&format!("{section}.{key}")) {
+                None => "built in".to_owned(),
+                Some(Origin::User(file)) => file.display().to_string(),
+                Some(Origin::Project) => FILE.to_owned(),
+                Some(Origin::Environment(name)) => format!("environment {name}"),
+                Some(Origin::Flag) => "--set".to_owned(),
+            };
+            out += &format!("{:<40}# {origin}\n", format!("{key} = {value}"));
+        }
+        out.push('\n');
+    }
+    Ok(out)
+}

@@ -1,0 +1,206 @@
+//! The `assay` command: should it be a better prompt, retrieval, fine-tuning, or both?
+//!
+//! Standard output is data, standard error is talk. Exit codes: 0 yes or done, 1 the measured answer
+//! is no, 2 could not measure or bad usage, 130 interrupted.
+
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    clippy::disallowed_methods,
+    reason = "this is the edge: it owns the terminal, the environment and the exit code"
+)]
+
+mod ask;
+mod check;
+mod config;
+mod init;
+mod interrupt;
+mod model;
+mod project;
+mod run;
+mod serve;
+mod ui;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use assay_types::Task;
+use clap::{Parser, Subcommand, ValueEnum};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+/// Prompt, RAG, fine-tuning, or both? Measure it on your data, then serve the answer.
+#[derive(Parser)]
+#[command(name = "assay", version, arg_required_else_help = true)]
+struct Cli {
+    /// Project folder, or a folder inside it.
+    #[arg(long, global = true, default_value = ".", value_name = "DIR")]
+    project: PathBuf,
+    /// Overrides a value of assay.toml, e.g. `training.epochs=1`.
+    #[arg(long, global = true, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Make a new project: a commented assay.toml, folders, next steps.
+    Init {
+        /// Folder to make.
+        dir: PathBuf,
+        /// What the feature does.
+        #[arg(long)]
+        task: TaskArg,
+    },
+    /// Are the data fit for a decision? Names file and row of what is not; exit 1 if not.
+    Check {
+        /// Print findings as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Build every candidate, score all on the same items, decide: report.html and decision.json.
+    Run,
+    /// Ask the decided release a question.
+    Ask {
+        /// The question.
+        question: String,
+        /// Ask this candidate instead of the decided one.
+        #[arg(long, value_name = "NAME")]
+        candidate: Option<String>,
+        /// Print the whole answer as JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Serve the decided release: OpenAI-compatible HTTP.
+    Serve {
+        /// Address, else the one of assay.toml.
+        #[arg(long)]
+        host: Option<String>,
+        /// Port, else the one of assay.toml; 0 takes a free one.
+        #[arg(long)]
+        port: Option<u16>,
+        /// Serve this candidate instead of the decided one.
+        #[arg(long, value_name = "NAME")]
+        candidate: Option<String>,
+    },
+    /// Go back to the release before the present one.
+    Rollback,
+    /// The configuration, each value with where it comes from.
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+    /// Models: fetch, and look inside.
+    Model {
+        #[command(subcommand)]
+        command: model::ModelCommand,
+    },
+}
+
+#[derive(Subcommand)]
+enum ConfigCommand {
+    /// Print every value with its origin.
+    Show,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum TaskArg {
+    Qa,
+    Classify,
+    Extract,
+    Generate,
+}
+
+impl From<TaskArg> for Task {
+    fn from(task: TaskArg) -> Task {
+        match task {
+            TaskArg::Qa => Task::Qa,
+            TaskArg::Classify => Task::Classify,
+            TaskArg::Extract => Task::Extract,
+            TaskArg::Generate => Task::Generate,
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_env("ASSAY_LOG")
+                .unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("warn")),
+        )
+        .init();
+    match dispatch(cli) {
+        Ok(code) => code,
+        Err(e) if e.is::<interrupt::Interrupted>() => {
+            eprintln!("interrupted; what was finished is kept, run the same command to continue");
+            ExitCode::from(130)
+        }
+        Err(e) => {
+            eprintln!("error: {}", describe(&e));
+            if let Some(hint) = hint(&e) {
+                eprintln!("hint: {hint}");
+            }
+            ExitCode::from(2)
+        }
+    }
+}
+
+/// The chain of causes, each once: a cause that the message above already tells is left out.
+fn describe(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text += if text.is_empty() { "" } else { ": " };
+            text += &cause;
+        }
+    }
+    text
+}
+
+/// The hint of the innermost of our own errors that has one.
+fn hint(error: &anyhow::Error) -> Option<String> {
+    error
+        .chain()
+        .filter_map(|cause| {
+            let hint = None
+                .or_else(|| cause.downcast_ref::<assay_store::StoreError>()?.hint())
+                .or_else(|| cause.downcast_ref::<assay_index::IndexError>()?.hint())
+                .or_else(|| match cause.downcast_ref::<assay_candidate::CandidateError>()? {
+                    assay_candidate::CandidateError::Index(e) => e.hint(),
+                    _ => None,
+                })
+                .or_else(|| cause.downcast_ref::<assay_train::TrainError>()?.hint())
+                .or_else(|| cause.downcast_ref::<assay_model::AdapterError>()?.hint());
+            hint.map(str::to_owned)
+        })
+        .last()
+}
+
+fn dispatch(cli: Cli) -> Result<ExitCode> {
+    let load = || {
+        let start = fs_err::canonicalize(&cli.project)?;
+        config::load(&start, &cli.set)
+    };
+    match cli.command {
+        Command::Init { dir, task } => init::init(&dir, task.into()).map(|()| ExitCode::SUCCESS),
+        Command::Check { json } => check::check(&load()?, json),
+        Command::Run => run::run(&load()?),
+        Command::Ask { question, candidate, json } => {
+            ask::ask(&load()?, &question, candidate.as_deref(), json)
+        }
+        Command::Serve { host, port, candidate } => {
+            serve::serve(&load()?, host, port, candidate.as_deref())
+        }
+        Command::Rollback => serve::rollback(&load()?),
+        Command::Config { command: ConfigCommand::Show } => {
+            print!("{}", config::show(&load()?)?);
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Model { command } => model::model(command),
+    }
+}

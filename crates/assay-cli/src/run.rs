@@ -1,0 +1,330 @@
+//! `assay run`: build every candidate, score all on the same items, decide.
+//!
+//! Each step is filed under the hash of what it was made from; what is filed is not done again.
+
+mod choose;
+mod decide;
+mod evaluate;
+pub(crate) mod release;
+mod tune;
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use assay_candidate::{Candidate, CandidateSpec, ExampleIndex, RetrieveFrom, Retriever, Shot};
+use assay_eval::Scorer;
+use assay_index::{Embed, Index, IndexConfig, IndexError, IngestOutcome};
+use assay_model::{Adapter, Decoder, Precision};
+use assay_store::{StepKey, Store};
+use assay_types::{Item, Output, Score, Task};
+
+use crate::config::{CandidateName, Config, Loaded};
+use crate::project::{self, Data};
+use crate::ui::Ui;
+use crate::{check, interrupt, model};
+
+/// Everything that the steps of a run share.
+pub(crate) struct Bench<'a> {
+    pub(crate) loaded: &'a Loaded,
+    pub(crate) config: &'a Config,
+    pub(crate) ui: &'a Ui,
+    pub(crate) store: Store,
+    pub(crate) data: Data,
+    pub(crate) decoder: Decoder,
+    pub(crate) base_hash: String,
+    pub(crate) embedder: Arc<dyn Embed>,
+    pub(crate) index: Option<Arc<Index>>,
+    pub(crate) examples: Option<Arc<ExampleIndex>>,
+    /// Folder of the example index, relative to the store.
+    pub(crate) examples_folder: Option<String>,
+    /// Hash of everything that retrieval reads.
+    pub(crate) context_hash: String,
+    pub(crate) scorer: Scorer,
+}
+
+/// A candidate, measured on the test items.
+pub(crate) struct Measured {
+    pub(crate) spec: CandidateSpec,
+    pub(crate) answers: BTreeMap<String, evaluate::Answered>,
+    pub(crate) training: Option<tune::Summary>,
+    /// Which items of the general suite are right with this candidate's weights.
+    pub(crate) general: Vec<bool>,
+    pub(crate) notes: Vec<String>,
+}
+
+pub(crate) fn run(loaded: &Loaded) -> Result<ExitCode> {
+    interrupt::install()?;
+    let ui = Ui::default();
+    let store = Store::open(&loaded.state_dir())?;
+    let _only_one = store.lock_run()?;
+    let Some(bench) = prepare(loaded, &ui, store)? else { return Ok(ExitCode::from(1)) };
+
+    let base_general = evaluate::general(&bench, "base", None)?;
+    let wanted = &bench.config.project.candidates;
+    let mut measured = Vec::new();
+    for name in wanted {
+        let (spec, adapter, training, notes) = match name {
+            CandidateName::Prompt => {
+                let choice = choose::prompt(&bench)?;
+                let note = choice.note();
+                (choice.spec, None, None, vec![note])
+            }
+            CandidateName::Rag => {
+                let choice = choose::rag(&bench)?;
+                let note = choice.note();
+                (choice.spec, None, None, vec![note])
+            }
+            CandidateName::Tuned | CandidateName::Hybrid => {
+                let mut spec = if *name == CandidateName::Tuned {
+                    choose::tuned(&bench)
+                } else {
+                    choose::hybrid(&bench)
+                };
+                let tuned = tune::tune(&bench, &spec)?;
+                spec.adapter = Some(tuned.folder.clone());
+                let mut notes = vec![tune::describe(&tuned.summary)];
+                if let Some(first) = tuned.summary.skipped.first() {
+                    let n = tuned.summary.skipped.len();
+                    notes.push(format!("{n} rows were left out of training; the first: {first}"));
+                }
+                (spec, Some(tuned.adapter), Some(tuned.summary), notes)
+            }
+        };
+        let general = match (&adapter, &spec.adapter) {
+            (Some(adapter), Some(folder)) => {
+                evaluate::general(&bench, &spec.name, Some((adapter, folder)))?
+            }
+            _ => base_general.clone(),
+        };
+        let candidate = bench.candidate(spec.clone(), adapter)?;
+        let answers = evaluate::answers(&bench, &candidate)?;
+        measured.push(Measured { spec, answers, training, general, notes });
+    }
+    decide::decide(&bench, &measured, &base_general)
+}
+
+/// Reads, lints, loads and indexes; `None` when the data are not fit.
+fn prepare<'a>(loaded: &'a Loaded, ui: &'a Ui, store: Store) -> Result<Option<Bench<'a>>> {
+    let config = &loaded.config;
+    let decoder = model::open_decoder(&config.model.base, Precision::Bf16)?;
+    let room = decoder.config().context_length.saturating_sub(config.max_new_tokens());
+    let tokens =
+        |item: &Item| decoder.tokenizer().encode(&item.input).map_or(usize::MAX, |t| t.len());
+    let fits = assay_data::Context { limit: room, tokens: &tokens };
+    let (data, problems) = project::load(loaded, Some(fits))?;
+    eprint!("{}", check::render(&problems));
+    let Some(data) = data.filter(|_| check::errors(&problems) == 0) else {
+        eprintln!(
+            "the data are not fit for a decision; `assay check` says the same without loading models"
+        );
+        return Ok(None);
+    };
+    let embedder = release::open_embedder(&config.model.embedder)?;
+    let index = ingest(loaded, ui, embedder.clone())?;
+    if index.is_none() && config.project.task == Task::Qa {
+        bail!("{}: no document could be used", loaded.path(&config.data.documents).display());
+    }
+    let schema = read_schema(loaded)?;
+    let scorer = Scorer::new(config.project.task, data.labels.clone(), schema.as_ref())?;
+    let mut bench = Bench {
+        loaded,
+        config,
+        ui,
+        store,
+        base_hash: decoder.file_hash().to_owned(),
+        decoder,
+        embedder,
+        index,
+        examples: None,
+        examples_folder: None,
+        context_hash: String::new(),
+        data,
+        scorer,
+    };
+    match choose::retrieves(&bench) {
+        RetrieveFrom::Documents => {
+            let index = bench.index.as_ref().context("documents are not indexed")?;
+            bench.context_hash = index.snapshot_hash();
+        }
+        RetrieveFrom::Examples => index_examples(&mut bench)?,
+    }
+    Ok(Some(bench))
+}
+
+fn read_schema(loaded: &Loaded) -> Result<Option<serde_json::Value>> {
+    let Some(file) = &loaded.config.prompt.schema else { return Ok(None) };
+    let text = fs_err::read_to_string(loaded.path(file))?;
+    let schema =
+        serde_json::from_str(&text).with_context(|| format!("{}: not JSON", file.display()))?;
+    Ok(Some(schema))
+}
+
+/// The settings of the document index that `ask` and `serve` must share with `run`.
+pub(crate) fn index_config(config: &Config) -> IndexConfig {
+    IndexConfig { chunk_tokens: config.retrieval.chunk_tokens, ..IndexConfig::default() }
+}
+
+fn ingest(loaded: &Loaded, ui: &Ui, embedder: Arc<dyn Embed>) -> Result<Option<Arc<Index>>> {
+    let folder = loaded.path(&loaded.config.data.documents);
+    if !folder.is_dir() {
+        return Ok(None);
+    }
+    let dir = loaded.state_dir().join("index");
+    let mut index = Index::open(&dir, embedder, index_config(&loaded.config))?;
+    let step = ui.step("ingest", 1);
+    let ingested = index.ingest(&folder, &mut |p| {
+        step.length(p.total as u64);
+        step.tick(p.done as u64);
+        if interrupt::asked() {
+            std::ops::ControlFlow::Break(())
+        } else {
+            std::ops::ControlFlow::Continue(())
+        }
+    });
+    let report = match ingested {
+        // `assay init` makes the folder for every task; only qa needs something in it.
+        Err(IndexError::NoDocuments { .. }) if loaded.config.project.task != Task::Qa => {
+            step.abandon();
+            return Ok(None);
+        }
+        other => other?,
+    };
+    interrupt::check()?;
+    let bad: Vec<String> = report
+        .ledger
+        .iter()
+        .filter_map(|e| match &e.outcome {
+            IngestOutcome::Parsed { .. } => None,
+            other => Some(format!("{}: {other}", e.path)),
+        })
+        .collect();
+    for line in bad.iter().take(10) {
+        ui.note(&format!("warning: {line}"));
+    }
+    if bad.len() > 10 {
+        ui.note(&format!("  … and {} more documents that were not used", bad.len() - 10));
+    }
+    let what = format!(
+        "{} documents, {} chunks, {} embeddings computed",
+        index.documents().len(),
+        index.chunk_count(),
+        report.embeddings_computed
+    );
+    if report.added + report.changed + report.removed + report.embeddings_computed == 0 {
+        step.abandon();
+        ui.fresh("ingest", &what);
+    } else {
+        step.done(&what);
+    }
+    Ok((index.chunk_count() > 0).then(|| Arc::new(index)))
+}
+
+/// Training rows as solved examples to retrieve.
+fn index_examples(bench: &mut Bench<'_>) -> Result<()> {
+    let train = &bench.data.train;
+    let ids: Vec<String> = train.iter().map(|i| i.id.0.clone()).collect();
+    let rows: Vec<Shot> = train
+        .iter()
+        .filter_map(|i| {
+            let output = i.references.first()?.clone();
+            Some(Shot { input: i.input.clone(), output })
+        })
+        .collect();
+    if rows.len() != ids.len() {
+        bail!("{} training rows have no output to show as an example", ids.len() - rows.len());
+    }
+    let key = StepKey::new("examples", 1)
+        .input("embedder", bench.embedder.id())
+        .setting("ids", &ids)
+        .setting("rows", &rows)
+        .finish();
+    if bench.store.has_dir(&key) {
+        bench.ui.fresh("index examples", &format!("{} rows", rows.len()));
+    } else {
+        let step = bench.ui.step("index examples", rows.len() as u64);
+        let mut vectors = Vec::with_capacity(rows.len());
+        for part in rows.chunks(64) {
+            interrupt::check()?;
+            let texts: Vec<&str> = part.iter().map(|r| r.input.as_str()).collect();
+            vectors.extend(bench.embedder.embed(&texts)?);
+            step.tick(vectors.len() as u64);
+        }
+        let work = bench.store.work_dir(&key)?;
+        release::write_examples(&work, &ids, &rows, &vectors)?;
+        bench.store.commit_dir(&key)?;
+        step.done(&format!("{} rows embedded", rows.len()));
+    }
+    let folder = bench.store.dir_for(&key);
+    bench.examples = Some(Arc::new(release::read_examples(&folder, bench.embedder.clone())?));
+    bench.examples_folder = Some(relative(&folder, bench.store.root())?);
+    bench.context_hash = key.hash().to_owned();
+    Ok(())
+}
+
+/// `path` below `root`, with `/`.
+fn relative(path: &Path, root: &Path) -> Result<String> {
+    let parts: Vec<_> = path
+        .strip_prefix(root)
+        .with_context(|| format!("{} is not in the store", path.display()))?
+        .components()
+        .map(|c| c.as_os_str().to_string_lossy())
+        .collect();
+    Ok(parts.join("/"))
+}
+
+impl Bench<'_> {
+    /// A candidate of this project.
+    pub(crate) fn candidate(
+        &self,
+        spec: CandidateSpec,
+        adapter: Option<Arc<Adapter>>,
+    ) -> Result<Candidate> {
+        let retriever = match spec.retrieval.map(|r| r.from) {
+            None => None,
+            Some(RetrieveFrom::Documents) => {
+                Some(Retriever::Documents(self.index.clone().context("no documents")?))
+            }
+            Some(RetrieveFrom::Examples) => {
+                Some(Retriever::Examples(self.examples.clone().context("no examples")?))
+            }
+        };
+        Ok(Candidate::new(spec, self.decoder.clone(), adapter, retriever)?)
+    }
+
+    /// Dev items on which choices are made.
+    pub(crate) fn dev_probe(&self) -> &[Item] {
+        let n = self.config.training.dev_items.min(self.data.dev.len());
+        &self.data.dev[..n]
+    }
+
+    /// Mean of the primary metric on `items`, for choices on dev. An item that cannot be answered is an error.
+    pub(crate) fn mean_on(&self, candidate: &Candidate, items: &[Item]) -> Result<f64> {
+        let requests: Vec<_> =
+            items.iter().map(|i| assay_candidate::Request::new(&i.input)).collect();
+        let outputs = candidate.answer_batch(&requests)?;
+        let metric = self.config.metric();
+        let mut sum = 0.0;
+        for (item, output) in items.iter().zip(outputs) {
+            let output = output.map_err(|e| anyhow!("{}: {e}", item.source))?;
+            sum += self.one(item, &output, &metric)?;
+        }
+        Ok(sum / items.len().max(1) as f64)
+    }
+
+    fn one(&self, item: &Item, output: &Output, metric: &str) -> Result<f64> {
+        match self.scorer.score(item, Ok(output)).get(metric) {
+            Some(Score::Scored(value)) => Ok(*value),
+            Some(Score::Failed(why) | Score::Skipped(why)) => {
+                bail!("{}: {metric}: {why}", item.source)
+            }
+            None => bail!(
+                "decision.metric is `{metric}`, which a {} project does not have\nhint: it has {}",
+                self.config.project.task,
+                self.scorer.metrics().collect::<Vec<_>>().join(", ")
+            ),
+        }
+    }
+}

@@ -1,0 +1,379 @@
+//! From scores to the decision, its record, its report and its releases.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::process::ExitCode;
+
+use anyhow::Result;
+use assay_decide::{
+    Constraints, Decision, DecisionInput, EpochRecord, Facts, GeneralAnswers, Inputs, Prices,
+    ReportData, ReportItem, ReportOutput, Rule, Stated, TestItem, TrainingHistory,
+};
+use assay_eval::{Labelled, Resampling, answer_text, macro_f1, match_label};
+use assay_types::{Item, Output, Score, Task};
+
+use super::evaluate::Answered;
+use super::{Bench, Measured, release};
+
+/// Items that the report shows: half of them the hardest, half the ones that candidates differ on most.
+const REPORT_ITEMS: usize = 40;
+
+/// Scores every answer, decides, and writes `decision.json`, `report.html` and the releases.
+pub(crate) fn decide(
+    bench: &Bench<'_>,
+    measured: &[Measured],
+    base_general: &[bool],
+) -> Result<ExitCode> {
+    let metric = bench.config.metric();
+    let input = DecisionInput {
+        task: bench.config.project.task,
+        primary_metric: metric.clone(),
+        items: bench
+            .data
+            .test
+            .iter()
+            .map(|i| TestItem {
+                id: i.id.clone(),
+                cluster: i.cluster().to_owned(),
+                slices: i.slices.clone(),
+            })
+            .collect(),
+        candidates: measured.iter().map(|m| candidate(bench, m, base_general)).collect(),
+        facts: Facts {
+            train_labels: bench.data.train.len(),
+            dev_labels: bench.data.dev.len(),
+            documents: bench.index.as_ref().map_or(0, |i| i.documents().len()),
+        },
+        stated: stated(bench),
+        prices: prices(bench),
+        constraints: constraints(bench),
+        rule: rule(bench),
+        inputs: inputs(bench),
+        times: times(measured),
+    };
+    let decision = assay_decide::decide(&input)?;
+    let report = ReportData {
+        project: bench.config.project.name.clone(),
+        items: report_items(bench, measured, &input, &metric),
+        training: measured.iter().filter_map(history).collect(),
+        method_notes: method_notes(bench),
+        decision,
+    };
+    let json = serde_json::to_string_pretty(&report.decision)? + "\n";
+    let hash = assay_store::hash_bytes(json.as_bytes());
+    let mut releases = BTreeMap::new();
+    for m in measured {
+        releases.insert(m.spec.name.as_str(), release::file(bench, &m.spec, &hash)?);
+    }
+    let changed = write(&bench.loaded.path(Path::new("decision.json")), &json)?
+        | write(&bench.loaded.path(Path::new("report.html")), &assay_report::html(&report))?;
+    if let Some(id) = report.decision.winner.as_deref().and_then(|w| releases.get(w)) {
+        bench.store.set_current(id)?;
+    }
+    say(bench, &report.decision, changed);
+    Ok(ExitCode::SUCCESS)
+}
+
+fn say(bench: &Bench<'_>, decision: &Decision, changed: bool) {
+    let (worked, fresh) = bench.ui.counts();
+    if worked == 0 && !changed {
+        bench.ui.note(&format!("nothing to do: all {fresh} steps were up to date"));
+    }
+    bench.ui.note("");
+    println!("{}", decision.verdict);
+    for warning in &decision.warnings {
+        bench.ui.note(&format!("warning: {warning}"));
+    }
+    let at = |name: &str| bench.loaded.path(Path::new(name)).display().to_string();
+    bench.ui.note(&format!("\nreport    {}\nrecord    {}", at("report.html"), at("decision.json")));
+    bench.ui.note(match decision.winner {
+        Some(_) => "next      `assay ask \"…\"`, `assay serve`",
+        None => "next      label more, or `assay serve --candidate NAME` to try one",
+    });
+}
+
+fn candidate(bench: &Bench<'_>, m: &Measured, base_general: &[bool]) -> assay_decide::Measured {
+    let mut scores: BTreeMap<String, BTreeMap<_, Score>> = BTreeMap::new();
+    let mut outputs: Vec<&Output> = Vec::new();
+    for item in &bench.data.test {
+        let answered = output(m, item);
+        outputs.extend(answered.ok());
+        for (metric, score) in bench.scorer.score(item, answered) {
+            scores.entry(metric).or_default().insert(item.id.clone(), score);
+        }
+    }
+    let mut summaries = BTreeMap::new();
+    if bench.config.project.task == Task::Classify {
+        summaries.insert("macro_f1".to_owned(), macro_f1_of(bench, m));
+    }
+    assay_decide::Measured {
+        name: m.spec.name.clone(),
+        scores,
+        summaries,
+        timings: outputs.iter().map(|o| o.timing).collect(),
+        usage: outputs.iter().map(|o| o.usage).collect(),
+        uses_retrieval: m.spec.retrieval.is_some(),
+        uses_training: m.spec.adapter.is_some(),
+        training_seconds: m.training.as_ref().map(|t| t.seconds),
+        general: Some(GeneralAnswers { before: base_general.to_vec(), after: m.general.clone() }),
+        notes: m.notes.clone(),
+    }
+}
+
+fn output<'a>(m: &'a Measured, item: &Item) -> Result<&'a Output, &'a str> {
+    match m.answers.get(&item.id.0) {
+        Some(Answered::Output(output)) => Ok(output),
+        Some(Answered::Failed(why)) => Err(why),
+        None => Err("was not answered"),
+    }
+}
+
+fn macro_f1_of(bench: &Bench<'_>, m: &Measured) -> assay_decide::MetricSummary {
+    let mut failed = 0;
+    let labelled: Vec<Labelled> = bench
+        .data
+        .test
+        .iter()
+        .filter_map(|item| {
+            let Ok(output) = output(m, item) else {
+                failed += 1;
+                return None;
+            };
+            Some(Labelled {
+                cluster: item.cluster().to_owned(),
+                gold: item.references.first()?.clone(),
+                predicted: match_label(&answer_text(output), &bench.data.labels).map(str::to_owned),
+            })
+        })
+        .collect();
+    let rule = rule(bench);
+    macro_f1(
+        &labelled,
+        failed,
+        Resampling { samples: rule.bootstrap_samples, seed: rule.seed, level: 1.0 - rule.alpha },
+    )
+}
+
+fn stated(bench: &Bench<'_>) -> Stated {
+    let needs = &bench.config.needs;
+    Stated {
+        knowledge_changes_per_month: needs.knowledge_changes_per_month,
+        queries_per_month: needs.queries_per_month,
+        citations_needed: needs.citations,
+        strict_format: needs.strict_format,
+        latency_budget_ms: bench.config.constraints.max_p95_latency_ms,
+        target: bench.config.decision.target,
+    }
+}
+
+fn prices(bench: &Bench<'_>) -> Prices {
+    let p = &bench.config.prices;
+    Prices {
+        hardware_usd_per_hour: p.hardware_usd_per_hour,
+        label_usd: p.label_usd,
+        input_usd_per_million_tokens: p.input_usd_per_million_tokens,
+        output_usd_per_million_tokens: p.output_usd_per_million_tokens,
+    }
+}
+
+fn constraints(bench: &Bench<'_>) -> Constraints {
+    let c = &bench.config.constraints;
+    Constraints {
+        max_p95_latency_ms: c.max_p95_latency_ms,
+        max_cost_per_query_usd: c.max_cost_per_query_usd,
+        max_training_usd: c.max_training_usd,
+        max_forgetting_points: c.max_forgetting_points,
+        min_quality: c.min_quality,
+    }
+}
+
+fn rule(bench: &Bench<'_>) -> Rule {
+    let d = &bench.config.decision;
+    Rule {
+        alpha: d.alpha,
+        margin: d.margin,
+        bootstrap_samples: d.bootstrap_samples,
+        ..Rule::new(bench.config.project.task, bench.config.project.seed)
+    }
+}
+
+fn inputs(bench: &Bench<'_>) -> Inputs {
+    let mut hashes: BTreeMap<String, String> = bench.data.hashes.iter().cloned().collect();
+    hashes.insert("base model (sha256)".into(), bench.base_hash.clone());
+    hashes.insert("embedder".into(), bench.embedder.id().to_owned());
+    hashes.insert("retrieval context".into(), bench.context_hash.clone());
+    hashes.insert("configuration".into(), assay_store::hash_json(bench.config));
+    let seed = bench.config.project.seed;
+    let counts = [
+        ("train", bench.data.train.len()),
+        ("dev", bench.data.dev.len()),
+        ("test", bench.data.test.len()),
+        ("documents", bench.index.as_ref().map_or(0, |i| i.documents().len())),
+        ("chunks", bench.index.as_ref().map_or(0, |i| i.chunk_count())),
+    ];
+    let d = &bench.config.decision;
+    let settings = [
+        ("base model", bench.config.model.base.clone()),
+        ("embedder", bench.config.model.embedder.clone()),
+        ("alpha", d.alpha.to_string()),
+        ("margin", d.margin.to_string()),
+        ("bootstrap samples", d.bootstrap_samples.to_string()),
+        ("version", env!("CARGO_PKG_VERSION").to_owned()),
+    ];
+    Inputs {
+        hashes,
+        seeds: ["split", "shots", "training", "statistics"]
+            .map(|s| (s.to_owned(), seed))
+            .into_iter()
+            .collect(),
+        counts: counts.map(|(k, v)| (k.to_owned(), v)).into_iter().collect(),
+        settings: settings.map(|(k, v)| (k.to_owned(), v)).into_iter().collect(),
+    }
+}
+
+/// Seconds of training and answering, as stored with their results: a second run says the same.
+fn times(measured: &[Measured]) -> BTreeMap<String, f64> {
+    let mut times = BTreeMap::new();
+    for m in measured {
+        if let Some(training) = &m.training {
+            times.insert(format!("train {}", m.spec.name), training.seconds);
+        }
+        let outputs = m.answers.values().filter_map(|a| match a {
+            Answered::Output(o) => Some(o.timing.total_ms() / 1e3),
+            Answered::Failed(_) => None,
+        });
+        times.insert(format!("test {}", m.spec.name), outputs.sum());
+    }
+    times
+}
+
+fn report_items(
+    bench: &Bench<'_>,
+    measured: &[Measured],
+    input: &DecisionInput,
+    metric: &str,
+) -> Vec<ReportItem> {
+    let score = |c: usize, item: &Item| {
+        input.candidates[c].scores.get(metric).and_then(|s| s.get(&item.id)).cloned()
+    };
+    let values = |item: &Item| -> Vec<f64> {
+        (0..measured.len()).map(|c| score(c, item).and_then(|s| s.value()).unwrap_or(0.0)).collect()
+    };
+    let mean = |v: &[f64]| v.iter().sum::<f64>() / v.len().max(1) as f64;
+    let spread = |v: &[f64]| {
+        v.iter().copied().fold(f64::MIN, f64::max) - v.iter().copied().fold(f64::MAX, f64::min)
+    };
+    let mut hardest: Vec<(&Item, Vec<f64>)> =
+        bench.data.test.iter().map(|i| (i, values(i))).collect();
+    let mut divided = hardest.clone();
+    hardest.sort_by(|a, b| mean(&a.1).total_cmp(&mean(&b.1)).then(a.0.id.cmp(&b.0.id)));
+    divided.sort_by(|a, b| spread(&b.1).total_cmp(&spread(&a.1)).then(a.0.id.cmp(&b.0.id)));
+    let mut chosen: Vec<&Item> = Vec::new();
+    for (item, _) in hardest.iter().take(REPORT_ITEMS / 2).chain(&divided) {
+        if chosen.len() < REPORT_ITEMS && !chosen.iter().any(|c| c.id == item.id) {
+            chosen.push(item);
+        }
+    }
+    chosen
+        .into_iter()
+        .map(|item| ReportItem {
+            id: item.id.clone(),
+            input: item.input.clone(),
+            references: item.references.clone(),
+            doc_ids: item.doc_ids.clone(),
+            slices: item.slices.clone(),
+            outputs: measured
+                .iter()
+                .enumerate()
+                .map(|(c, m)| {
+                    let score = score(c, item)
+                        .unwrap_or_else(|| Score::Failed(format!("{metric} was not measured")));
+                    report_output(m, item, score)
+                })
+                .collect(),
+        })
+        .collect()
+}
+
+fn report_output(m: &Measured, item: &Item, score: Score) -> ReportOutput {
+    let candidate = m.spec.name.clone();
+    match output(m, item) {
+        Ok(o) => ReportOutput {
+            candidate,
+            text: o.text.clone(),
+            score,
+            citations: o.citations.clone(),
+            dropped_citations: o.dropped_citations,
+            retrieved: o.retrieved.clone(),
+            abstained: o.abstained,
+        },
+        Err(why) => ReportOutput {
+            candidate,
+            text: format!("(failed: {why})"),
+            score,
+            citations: Vec::new(),
+            dropped_citations: 0,
+            retrieved: Vec::new(),
+            abstained: false,
+        },
+    }
+}
+
+fn history(m: &Measured) -> Option<TrainingHistory> {
+    let summary = m.training.as_ref()?;
+    Some(TrainingHistory {
+        candidate: m.spec.name.clone(),
+        epochs: summary
+            .history
+            .iter()
+            .map(|e| EpochRecord {
+                epoch: e.epoch,
+                train_loss: e.train_loss,
+                dev_loss: e.dev_loss,
+                seconds: summary.seconds / summary.history.len().max(1) as f64,
+            })
+            .collect(),
+        best_epoch: Some(summary.best_epoch),
+    })
+}
+
+fn method_notes(bench: &Bench<'_>) -> Vec<String> {
+    let t = &bench.config.training;
+    vec![
+        format!(
+            "All candidates answer the same {} test items, one at a time and greedily, on the same machine; test items \
+             were used for nothing else. Choices were made on {} of the {} dev items.",
+            bench.data.test.len(),
+            bench.dev_probe().len(),
+            bench.data.dev.len()
+        ),
+        format!(
+            "The base model is {}; what tuning starts from is its dequantised weights. Tuned candidates: LoRA on all \
+             linear layers, rank {}, α {}, learning rate {}, {} epochs at most, batch {}, loss on the answer only; \
+             the epoch that is best on dev is used. Both have the same rows and the same budget.",
+            bench.config.model.base, t.rank, t.alpha, t.learning_rate, t.epochs, t.batch_size
+        ),
+        "The hybrid is trained in the fashion of RAFT (arXiv 2403.10131): retrieved context with hard distractors from \
+         the same retriever; where the golden chunk is left out, it learns to decline."
+            .to_owned(),
+        "Retrieval is BM25 and exact vector search with score fusion. A citation is released only if its quote is a span \
+         of the stored source."
+            .to_owned(),
+        "Latencies are wall time on this machine with nothing else asked of it by this program, split into retrieval, \
+         prompt and answer. Costs are that time at the price of the hardware in assay.toml."
+            .to_owned(),
+    ]
+}
+
+/// Writes a file in one step; whether it changed.
+fn write(path: &Path, text: &str) -> Result<bool> {
+    if path.is_file() && fs_err::read_to_string(path)? == text {
+        return Ok(false);
+    }
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(".part");
+    let part = path.with_file_name(name);
+    fs_err::write(&part, text)?;
+    fs_err::rename(&part, path)?;
+    Ok(true)
+}

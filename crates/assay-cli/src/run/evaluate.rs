@@ -1,0 +1,131 @@
+//! Test outputs of a candidate, and the general suite with and without its adapter.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+
+use anyhow::{Result, bail};
+use assay_candidate::{Candidate, Options, Request};
+use assay_eval::GeneralItem;
+use assay_model::{Adapter, Continuation};
+use assay_store::StepKey;
+use assay_types::{Output, Score};
+use serde::{Deserialize, Serialize};
+
+use super::Bench;
+use crate::interrupt;
+
+/// Version of this step: raise it when outputs change.
+const VERSION: u32 = 2;
+
+/// What became of one item.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Answered {
+    Output(Output),
+    Failed(String),
+}
+
+/// Answers every test item, one at a time as a user would ask, so that latencies are real.
+pub(crate) fn answers(
+    bench: &Bench<'_>,
+    candidate: &Candidate,
+) -> Result<BTreeMap<String, Answered>> {
+    let key = StepKey::new("answer", VERSION)
+        .input("base", &bench.base_hash)
+        .input("context", &bench.context_hash)
+        .setting("spec", candidate.spec())
+        .setting("items", &bench.data.test)
+        .finish();
+    let label = format!("test {}", candidate.spec().name);
+    let mut done: BTreeMap<String, Answered> = bench.store.items(&key)?;
+    if done.len() == bench.data.test.len() {
+        bench.ui.fresh(&label, &format!("{} answers", done.len()));
+        return Ok(done);
+    }
+    let step = bench.ui.step(&label, bench.data.test.len() as u64);
+    // The first answer after loading is slower than all others: one throw-away warms caches up.
+    if let Some(first) = bench.data.dev.first().or(bench.data.test.first()) {
+        let warm = Options { max_new_tokens: Some(2), ..Options::default() };
+        let _ = candidate
+            .answer(&Request::new(&first.input), &warm, &mut |_| ControlFlow::Continue(()));
+    }
+    for item in &bench.data.test {
+        if !done.contains_key(&item.id.0) {
+            interrupt::check()?;
+            let request = Request::new(&item.input);
+            let answered = match candidate
+                .answer(&request, &Options::default(), &mut |_| ControlFlow::Continue(()))
+            {
+                Ok(output) => Answered::Output(output),
+                Err(e) => Answered::Failed(e.to_string()),
+            };
+            bench.store.put_item(&key, &item.id.0, &answered)?;
+            done.insert(item.id.0.clone(), answered);
+        }
+        step.tick(done.len() as u64);
+    }
+    let failed = done.values().filter(|a| matches!(a, Answered::Failed(_))).count();
+    step.done(&format!("{} answers, {failed} failed", done.len()));
+    Ok(done)
+}
+
+/// Which items of the general suite are right, in the order of the suite.
+pub(crate) fn general(
+    bench: &Bench<'_>,
+    name: &str,
+    adapter: Option<(&Adapter, &str)>,
+) -> Result<Vec<bool>> {
+    let suite = assay_eval::general_suite();
+    let key = StepKey::new("general", VERSION)
+        .input("base", &bench.base_hash)
+        .setting("adapter", &adapter.map(|(_, folder)| folder))
+        .setting("suite", &suite)
+        .finish();
+    let label = format!("general {name}");
+    if let Some(right) = bench.store.get::<Vec<bool>>(&key)? {
+        bench.ui.fresh(&label, &summary(&right));
+        return Ok(right);
+    }
+    let step = bench.ui.step(&label, suite.len() as u64);
+    let mut right = Vec::with_capacity(suite.len());
+    for part in suite.chunks(16) {
+        interrupt::check()?;
+        right.extend(score(bench, part, adapter.map(|(a, _)| a))?);
+        step.tick(right.len() as u64);
+    }
+    bench.store.put(&key, &right)?;
+    step.done(&summary(&right));
+    Ok(right)
+}
+
+fn score(bench: &Bench<'_>, items: &[GeneralItem], adapter: Option<&Adapter>) -> Result<Vec<bool>> {
+    let tokenizer = bench.decoder.tokenizer();
+    let mut rows = Vec::new();
+    for item in items {
+        let context = tokenizer.encode(&item.context)?;
+        for choice in &item.choices {
+            let whole = tokenizer.encode(&format!("{} {choice}", item.context))?;
+            rows.push(Continuation {
+                continuation: whole[context.len()..].to_vec(),
+                context: whole[..context.len()].to_vec(),
+            });
+        }
+    }
+    let found = bench.decoder.log_likelihoods(&rows, adapter)?;
+    let mut at = 0;
+    items
+        .iter()
+        .map(|item| {
+            let sums: Vec<f64> = found[at..at + item.choices.len()].iter().map(|l| l.sum).collect();
+            at += item.choices.len();
+            match assay_eval::score_choices(&item.choices, item.gold, &sums).acc_norm {
+                Score::Scored(value) => Ok(value == 1.0),
+                Score::Failed(why) | Score::Skipped(why) => bail!("{}: {why}", item.id),
+            }
+        })
+        .collect()
+}
+
+fn summary(right: &[bool]) -> String {
+    format!("{} of {} right", right.iter().filter(|r| **r).count(), right.len())
+}

@@ -1,0 +1,193 @@
+//! Releases: what `ask` and `serve` need to answer as in the evaluation.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, anyhow, bail};
+use assay_candidate::{
+    Candidate, CandidateSpec, EncoderEmbedder, ExampleIndex, RetrieveFrom, Retriever, Shot,
+};
+use assay_index::{Embed, Index};
+use assay_model::{Adapter, Encoder, Precision};
+use assay_store::{ReleaseManifest, Store};
+use serde::{Deserialize, Serialize};
+
+use super::Bench;
+use crate::config::Loaded;
+use crate::model;
+
+/// The part of a manifest that is no hash.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Settings {
+    pub(crate) spec: CandidateSpec,
+    pub(crate) base: String,
+    pub(crate) embedder: String,
+    /// Folder of the example index, relative to the store.
+    pub(crate) examples: Option<String>,
+}
+
+/// Files one candidate as a release, without serving it.
+pub(crate) fn file(
+    bench: &Bench<'_>,
+    spec: &CandidateSpec,
+    decision_hash: &str,
+) -> Result<assay_store::ReleaseId> {
+    let mut parts = BTreeMap::from([
+        ("base_model".to_owned(), bench.base_hash.clone()),
+        ("decision".to_owned(), decision_hash.to_owned()),
+    ]);
+    if let Some(adapter) = &spec.adapter {
+        parts.insert("adapter".to_owned(), adapter.clone());
+    }
+    if spec.retrieval.is_some() {
+        parts.insert("embedder".to_owned(), bench.embedder.id().to_owned());
+        parts.insert("context".to_owned(), bench.context_hash.clone());
+    }
+    let examples = spec.retrieval.is_some_and(|r| r.from == RetrieveFrom::Examples);
+    let settings = Settings {
+        spec: spec.clone(),
+        base: bench.config.model.base.clone(),
+        embedder: bench.config.model.embedder.clone(),
+        examples: examples.then(|| bench.examples_folder.clone()).flatten(),
+    };
+    Ok(bench.store.create_release(&ReleaseManifest {
+        candidate: spec.name.clone(),
+        parts,
+        settings: serde_json::to_value(settings)?,
+    })?)
+}
+
+/// A release, loaded.
+pub(crate) struct Opened {
+    pub(crate) id: String,
+    pub(crate) candidate: Candidate,
+    pub(crate) embedder: Arc<dyn Embed>,
+    pub(crate) index: Option<Arc<Index>>,
+    pub(crate) made_ms: i64,
+}
+
+/// The current release of a project, or the newest one of the named candidate.
+pub(crate) fn open(loaded: &Loaded, candidate: Option<&str>) -> Result<Opened> {
+    let dir = loaded.state_dir();
+    if !dir.is_dir() {
+        bail!("nothing has been decided here yet\nhint: `assay run` first");
+    }
+    let store = Store::open(&dir)?;
+    let release = match candidate {
+        None => store.current_release()?.ok_or_else(|| {
+            anyhow!(
+                "there is no decided release: the last decision named no winner\n\
+                 hint: `--candidate NAME` takes one of the measured candidates"
+            )
+        })?,
+        Some(name) => {
+            let all = store.releases()?;
+            let mut names: Vec<&str> = all.iter().map(|r| r.manifest.candidate.as_str()).collect();
+            names.sort_unstable();
+            names.dedup();
+            let names = names.join(", ");
+            all.into_iter().rev().find(|r| r.manifest.candidate == name).ok_or_else(|| {
+                anyhow!("no candidate `{name}` has been measured here\nhint: there are: {names}")
+            })?
+        }
+    };
+    let settings: Settings = serde_json::from_value(release.manifest.settings.clone())
+        .with_context(|| format!("release {} was written by another version", release.id))?;
+    let part = |name: &str| release.manifest.parts.get(name).map(String::as_str);
+
+    let decoder = model::open_decoder(&settings.base, Precision::Bf16)?;
+    same("base model", part("base_model"), decoder.file_hash())?;
+    let embedder = open_embedder(&settings.embedder)?;
+    let adapter = match &settings.spec.adapter {
+        Some(folder) => {
+            let adapter = Adapter::load_peft(&dir.join(folder), decoder.config())?;
+            decoder.check_adapter(&adapter)?;
+            Some(Arc::new(adapter))
+        }
+        None => None,
+    };
+    let documents = dir.join("index");
+    let index = documents
+        .is_dir()
+        .then(|| Index::open(&documents, embedder.clone(), super::index_config(&loaded.config)))
+        .transpose()?
+        .map(Arc::new);
+    let retriever = match (settings.spec.retrieval.map(|r| r.from), &settings.examples) {
+        (None, _) => None,
+        (Some(RetrieveFrom::Documents), _) => {
+            same("embedder", part("embedder"), embedder.id())?;
+            let index = index.clone().context("the document index is missing: run `assay run`")?;
+            if let Some(documents) = index.needs_ingest() {
+                bail!(
+                    "{documents} documents are not indexed as this version does it\n\
+                     hint: `assay run` indexes them and decides anew"
+                );
+            }
+            Some(Retriever::Documents(index))
+        }
+        (Some(RetrieveFrom::Examples), Some(folder)) => {
+            same("embedder", part("embedder"), embedder.id())?;
+            let examples = read_examples(&dir.join(folder), embedder.clone())?;
+            Some(Retriever::Examples(Arc::new(examples)))
+        }
+        (Some(RetrieveFrom::Examples), None) => bail!("release {} names no examples", release.id),
+    };
+    Ok(Opened {
+        id: release.id.0.clone(),
+        candidate: Candidate::new(settings.spec, decoder, adapter, retriever)?,
+        embedder,
+        index,
+        made_ms: release.made_ms,
+    })
+}
+
+fn same(what: &str, released: Option<&str>, found: &str) -> Result<()> {
+    match released {
+        Some(hash) if hash != found => bail!(
+            "the {what} is not the one that was measured ({} instead of {})\n\
+             hint: `assay run` measures and decides with what is there now",
+            short(found),
+            short(hash)
+        ),
+        _ => Ok(()),
+    }
+}
+
+fn short(hash: &str) -> &str {
+    hash.get(..12).unwrap_or(hash)
+}
+
+pub(crate) fn open_embedder(spec: &str) -> Result<Arc<dyn Embed>> {
+    let found = model::resolve(spec)?;
+    Ok(Arc::new(EncoderEmbedder::new(Encoder::open(&found.path, Precision::Bf16)?)))
+}
+
+/// Rows and vectors of an example index, as they lie in an artifact folder.
+#[derive(Serialize, Deserialize)]
+struct ExampleRows {
+    ids: Vec<String>,
+    rows: Vec<Shot>,
+}
+
+pub(crate) fn write_examples(
+    folder: &Path,
+    ids: &[String],
+    rows: &[Shot],
+    vectors: &[Vec<f32>],
+) -> Result<()> {
+    let rows = ExampleRows { ids: ids.to_vec(), rows: rows.to_vec() };
+    fs_err::write(folder.join("rows.json"), serde_json::to_vec(&rows)?)?;
+    let bytes: Vec<u8> = vectors.iter().flatten().flat_map(|v| v.to_le_bytes()).collect();
+    fs_err::write(folder.join("vectors.f32"), bytes)?;
+    Ok(())
+}
+
+pub(crate) fn read_examples(folder: &Path, embedder: Arc<dyn Embed>) -> Result<ExampleIndex> {
+    let rows: ExampleRows = serde_json::from_slice(&fs_err::read(folder.join("rows.json"))?)?;
+    let bytes = fs_err::read(folder.join("vectors.f32"))?;
+    let values: Vec<f32> =
+        bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+    let vectors = values.chunks(embedder.dims()).map(<[f32]>::to_vec).collect();
+    Ok(ExampleIndex::new(embedder, rows.ids, rows.rows, vectors)?)
+}

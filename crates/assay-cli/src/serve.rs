@@ -1,0 +1,137 @@
+//! `assay serve` and `assay rollback`: releases behind HTTP, and back to the one before.
+
+use std::net::{IpAddr, SocketAddr};
+use std::ops::ControlFlow;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, anyhow};
+use assay_candidate::{CandidateError, Options, Request};
+use assay_index::SearchMode;
+use assay_model::{ModelError, Sampling};
+use assay_serve::{
+    AnswerRequest, Embeddings, ModelInfo, ModelUse, SearchHit, ServeError, Service, ServiceError,
+};
+use assay_store::Store;
+use assay_types::{Output, Role};
+
+use crate::config::Loaded;
+use crate::run::release::{self, Opened};
+
+pub(crate) fn serve(
+    loaded: &Loaded,
+    host: Option<String>,
+    port: Option<u16>,
+    candidate: Option<&str>,
+) -> Result<ExitCode> {
+    let host = host.unwrap_or_else(|| loaded.config.serve.host.clone());
+    let ip: IpAddr =
+        host.parse().with_context(|| format!("`{host}` is no IP address; try 127.0.0.1"))?;
+    let address = SocketAddr::new(ip, port.unwrap_or(loaded.config.serve.port));
+    let release = release::open(loaded, candidate)?;
+    let name = loaded.config.project.name.clone();
+    let kind = release.candidate.spec().name.clone();
+    let id = release.id.clone();
+    let service = Released { release, name: name.clone() };
+    let ready = |at: SocketAddr| {
+        eprintln!("serving `{name}` ({kind}, release {id}) at http://{at}/v1");
+        eprintln!("  chat, embeddings, search, models; Ctrl-C ends");
+    };
+    assay_serve::serve(Arc::new(service), address, ready).map_err(|e: ServeError| {
+        match e.hint() {
+            Some(hint) => anyhow!("{e}\nhint: {hint}"),
+            None => anyhow!("{e}"),
+        }
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(crate) fn rollback(loaded: &Loaded) -> Result<ExitCode> {
+    let store = Store::open(&loaded.state_dir())?;
+    let release = store.rollback()?;
+    println!("{}", release.id);
+    eprintln!("`assay serve` now serves {} (release {})", release.manifest.candidate, release.id);
+    Ok(ExitCode::SUCCESS)
+}
+
+/// One release as a service. The project's name is the name of the chat model.
+struct Released {
+    release: Opened,
+    name: String,
+}
+
+impl Released {
+    fn embedder(&self) -> String {
+        format!("{}-embedder", self.name)
+    }
+}
+
+impl Service for Released {
+    fn models(&self) -> Vec<ModelInfo> {
+        let created_s = u64::try_from(self.release.made_ms / 1000).unwrap_or(0);
+        vec![
+            ModelInfo { id: self.name.clone(), created_s, used_for: ModelUse::Chat },
+            ModelInfo { id: self.embedder(), created_s, used_for: ModelUse::Embeddings },
+        ]
+    }
+
+    fn answer(
+        &self,
+        request: &AnswerRequest,
+        on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
+    ) -> Result<Output, ServiceError> {
+        // The release's own instructions were measured; the client's system turns come behind them.
+        let (last, history) = request
+            .messages
+            .split_last()
+            .ok_or_else(|| ServiceError::Internal("no messages".into()))?;
+        if last.role != Role::User {
+            return Err(ServiceError::Unsupported("way to continue a turn of the assistant"));
+        }
+        let o = &request.options;
+        let greedy = Sampling::GREEDY;
+        let options = Options {
+            max_new_tokens: o.max_new_tokens,
+            sampling: Sampling {
+                temperature: o.temperature.unwrap_or(greedy.temperature),
+                top_p: o.top_p.unwrap_or(greedy.top_p),
+                seed: o.seed.unwrap_or(greedy.seed),
+                ..greedy
+            },
+            stop: o.stop.clone(),
+        };
+        let request = Request { history, input: &last.content, exclude: None };
+        self.release.candidate.answer(&request, &options, on_text).map_err(|e| match e {
+            CandidateError::Model(ModelError::TooLong { tokens, limit }) => {
+                ServiceError::ContextTooLong { tokens, limit }
+            }
+            other => ServiceError::Internal(other.to_string()),
+        })
+    }
+
+    fn embed(&self, _model: &str, texts: &[&str]) -> Result<Embeddings, ServiceError> {
+        let internal = |e: assay_index::EmbedError| ServiceError::Internal(e.to_string());
+        let embedder = &self.release.embedder;
+        let vectors = embedder.embed(texts).map_err(internal)?;
+        let tokens = texts.iter().map(|t| embedder.count_tokens(t)).sum();
+        Ok(Embeddings { vectors, tokens })
+    }
+
+    fn search(&self, query: &str, k: usize) -> Result<Vec<SearchHit>, ServiceError> {
+        let index = self.release.index.as_ref().ok_or(ServiceError::Unsupported("documents"))?;
+        let found = index
+            .search(query, k, SearchMode::Hybrid)
+            .map_err(|e| ServiceError::Internal(e.to_string()))?;
+        Ok(found
+            .hits
+            .into_iter()
+            .map(|h| SearchHit {
+                document: h.document,
+                start: h.span.start,
+                end: h.span.end,
+                text: h.text,
+                score: h.score,
+            })
+            .collect())
+    }
+}
