@@ -110,7 +110,7 @@ fn candidate(bench: &Bench<'_>, m: &Measured, base_general: &[bool]) -> assay_de
         name: m.spec.name.clone(),
         scores,
         summaries,
-        timings: outputs.iter().map(|o| o.timing).collect(),
+        timings: m.answers.values().filter_map(timed).collect(),
         usage: outputs.iter().map(|o| o.usage).collect(),
         uses_retrieval: m.spec.retrieval.is_some(),
         uses_training: m.spec.adapter.is_some(),
@@ -121,10 +121,14 @@ fn candidate(bench: &Bench<'_>, m: &Measured, base_general: &[bool]) -> assay_de
 }
 
 fn output<'a>(m: &'a Measured, item: &Item) -> Result<&'a Output, &'a str> {
-    match m.answers.get(&item.id.0) {
-        Some(Answered::Output(output)) => Ok(output),
-        Some(Answered::Failed(why)) => Err(why),
-        None => Err("was not answered"),
+    m.answers.get(&item.id.0).map_or(Err("was not answered"), Answered::output)
+}
+
+/// What a user would have waited, where that was measured.
+fn timed(answered: &Answered) -> Option<Timing> {
+    match answered {
+        Answered::Alone(output) => Some(output.timing),
+        Answered::Batched(_) | Answered::Failed(_) => None,
     }
 }
 
@@ -238,11 +242,9 @@ fn times(measured: &[Measured]) -> BTreeMap<String, f64> {
         if let Some(training) = &m.training {
             times.insert(format!("train {}", m.spec.name), training.seconds);
         }
-        let outputs = m.answers.values().filter_map(|a| match a {
-            Answered::Output(o) => Some(o.timing.total_ms() / 1e3),
-            Answered::Failed(_) => None,
-        });
-        times.insert(format!("test {}", m.spec.name), outputs.sum());
+        let outputs = m.answers.values().filter_map(|a| a.output().ok());
+        let seconds = outputs.map(|o| o.timing.total_ms() / 1e3).sum();
+        times.insert(format!("test {}", m.spec.name), seconds);
     }
     times
 }

@@ -1,6 +1,6 @@
 //! Test outputs of a candidate, and the general suite with and without its adapter.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use anyhow::{Result, bail};
@@ -8,65 +8,106 @@ use assay_candidate::{Candidate, Options, Request};
 use assay_eval::GeneralItem;
 use assay_model::{Adapter, Continuation};
 use assay_store::StepKey;
-use assay_types::{Output, Score};
+use assay_types::{Item, Output, Score};
 use serde::{Deserialize, Serialize};
 
 use super::Bench;
 use crate::interrupt;
 
 /// Version of this step: raise it when outputs change.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
+
+/// Test items that are answered one at a time, as a user would ask: the sample of the latencies. Fewer would leave
+/// the 95th percentile to one item.
+const TIMED_ALONE: usize = 40;
+
+/// Items of one batch: what a kill can lose.
+const BATCH: usize = 64;
 
 /// What became of one item.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Answered {
-    Output(Output),
+    /// Answered alone, so that its timing is what a user would wait.
+    Alone(Output),
+    /// Answered in a batch: the same text as alone, sooner; its timing is its share of the batch.
+    Batched(Output),
     Failed(String),
 }
 
-/// Answers every test item, one at a time as a user would ask, so that latencies are real.
+impl Answered {
+    /// The output, or why there is none.
+    pub(crate) fn output(&self) -> Result<&Output, &str> {
+        match self {
+            Answered::Alone(output) | Answered::Batched(output) => Ok(output),
+            Answered::Failed(why) => Err(why),
+        }
+    }
+}
+
+/// Answers every test item. A sample that is spread over all items is answered one at a time, which makes the
+/// latencies real; the others in batches.
 pub(crate) fn answers(
     bench: &Bench<'_>,
     candidate: &Candidate,
 ) -> Result<BTreeMap<String, Answered>> {
+    let test = &bench.data.test;
     let key = StepKey::new("answer", VERSION)
         .input("base", &bench.base_hash)
         .input("context", &bench.context_hash)
         .setting("spec", candidate.spec())
-        .setting("items", &bench.data.test)
+        .setting("items", test)
         .finish();
     let label = format!("test {}", candidate.spec().name);
     let mut done: BTreeMap<String, Answered> = bench.store.items(&key)?;
-    if done.len() == bench.data.test.len() {
+    if done.len() == test.len() {
         bench.ui.fresh(&label, &format!("{} answers", done.len()));
         return Ok(done);
     }
-    let step = bench.ui.step(&label, bench.data.test.len() as u64);
+    let step = bench.ui.step(&label, test.len() as u64);
+    step.tick(done.len() as u64);
     // The first answer after loading is slower than all others: one throw-away warms caches up.
-    if let Some(first) = bench.data.dev.first().or(bench.data.test.first()) {
+    if let Some(first) = bench.data.dev.first().or(test.first()) {
         let warm = Options { max_new_tokens: Some(2), ..Options::default() };
         let _ = candidate
             .answer(&Request::new(&first.input), &warm, &mut |_| ControlFlow::Continue(()));
     }
-    for item in &bench.data.test {
-        if !done.contains_key(&item.id.0) {
-            interrupt::check()?;
-            let request = Request::new(&item.input);
-            let answered = match candidate
-                .answer(&request, &Options::default(), &mut |_| ControlFlow::Continue(()))
-            {
-                Ok(output) => Answered::Output(output),
-                Err(e) => Answered::Failed(e.to_string()),
-            };
-            bench.store.put_item(&key, &item.id.0, &answered)?;
-            done.insert(item.id.0.clone(), answered);
-        }
+    let sample = sample(test.len());
+    let (alone, batched): (Vec<_>, Vec<_>) = test
+        .iter()
+        .enumerate()
+        .filter(|(_, item)| !done.contains_key(&item.id.0))
+        .partition(|(i, _)| sample.contains(i));
+    let mut file = |item: &Item, answered: Answered| -> Result<()> {
+        bench.store.put_item(&key, &item.id.0, &answered)?;
+        done.insert(item.id.0.clone(), answered);
         step.tick(done.len() as u64);
+        Ok(())
+    };
+    for (_, item) in alone {
+        interrupt::check()?;
+        let request = Request::new(&item.input);
+        let output =
+            candidate.answer(&request, &Options::default(), &mut |_| ControlFlow::Continue(()));
+        file(item, output.map_or_else(|e| Answered::Failed(e.to_string()), Answered::Alone))?;
     }
-    let failed = done.values().filter(|a| matches!(a, Answered::Failed(_))).count();
+    for items in batched.chunks(BATCH) {
+        interrupt::check()?;
+        let requests: Vec<_> = items.iter().map(|(_, item)| Request::new(&item.input)).collect();
+        let outputs = candidate.answer_batch(&requests)?;
+        for ((_, item), output) in items.iter().zip(outputs) {
+            file(item, output.map_or_else(|e| Answered::Failed(e.to_string()), Answered::Batched))?;
+        }
+    }
+    let failed = done.values().filter(|a| a.output().is_err()).count();
     step.done(&format!("{} answers, {failed} failed", done.len()));
     Ok(done)
+}
+
+/// Positions of the items that are timed, spread evenly over `n`.
+fn sample(n: usize) -> BTreeSet<usize> {
+    let timed = TIMED_ALONE.min(n);
+    (0..timed).map(|i| i * n / timed).collect()
 }
 
 /// Which items of the general suite are right, in the order of the suite.
