@@ -4,7 +4,7 @@ use assay_stats::{
     Discordant, MetricSummary, Resampling, bonett_price, mcnemar_exact, mcnemar_less_mid_p, mean,
     percentile, summarize,
 };
-use assay_types::{Score, Timing};
+use assay_types::{Score, Timing, Usage};
 
 use crate::cost::{cost_per_query_usd, machine_usd, set_break_even};
 use crate::input::{DecisionInput, Measured, Rule};
@@ -40,7 +40,7 @@ fn record(input: &DecisionInput, candidate: &Measured) -> CandidateRecord {
     for metric in candidate.scores.keys() {
         metrics.insert(metric.clone(), summary(input, candidate, metric, everything));
     }
-    let latency_ms = latency(&candidate.timings);
+    let latency_ms = latency(&candidate.timed);
     let tokens = tokens(candidate);
     CandidateRecord {
         name: candidate.name.clone(),
@@ -77,13 +77,13 @@ pub(crate) fn summary(
     summarize(pairs.iter().copied(), how)
 }
 
-fn latency(timings: &[Timing]) -> LatencyMs {
-    let part =
-        |of: fn(&Timing) -> f64, p| percentile(&timings.iter().map(of).collect::<Vec<_>>(), p);
+fn latency(timed: &[(Timing, Usage)]) -> LatencyMs {
+    let values = |of: fn(&Timing) -> f64| timed.iter().map(|(t, _)| of(t)).collect::<Vec<_>>();
+    let part = |of: fn(&Timing) -> f64, p| percentile(&values(of), p);
     LatencyMs {
         p50: part(Timing::total_ms, 50.0),
         p95: part(Timing::total_ms, 95.0),
-        mean: mean(&timings.iter().map(Timing::total_ms).collect::<Vec<_>>()),
+        mean: mean(&values(Timing::total_ms)),
         retrieval_p50: part(|t| t.retrieval_ms, 50.0),
         retrieval_p95: part(|t| t.retrieval_ms, 95.0),
         prefill_p50: part(|t| t.prefill_ms, 50.0),
@@ -94,15 +94,15 @@ fn latency(timings: &[Timing]) -> LatencyMs {
 }
 
 fn tokens(candidate: &Measured) -> Tokens {
-    let sum =
-        |of: fn(&assay_types::Usage) -> usize| candidate.usage.iter().map(of).sum::<usize>() as f64;
+    let sum = |of: fn(&Usage) -> usize| candidate.usage.iter().map(of).sum::<usize>() as f64;
     let (input, output) = (sum(|u| u.input_tokens), sum(|u| u.output_tokens));
     let n = candidate.usage.len() as f64;
-    let decode_s: f64 = candidate.timings.iter().map(|t| t.decode_ms).sum::<f64>() / 1_000.0;
+    let decode_s: f64 = candidate.timed.iter().map(|(t, _)| t.decode_ms).sum::<f64>() / 1_000.0;
+    let timed_output: usize = candidate.timed.iter().map(|(_, u)| u.output_tokens).sum();
     Tokens {
         input_mean: (n > 0.0).then(|| input / n),
         output_mean: (n > 0.0).then(|| output / n),
-        output_per_s: (n > 0.0 && decode_s > 0.0).then(|| output / decode_s),
+        output_per_s: (decode_s > 0.0).then(|| timed_output as f64 / decode_s),
     }
 }
 

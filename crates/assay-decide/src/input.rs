@@ -73,8 +73,8 @@ pub struct Measured {
     pub scores: BTreeMap<String, BTreeMap<ItemId, Score>>,
     /// Metrics that are no mean over items, such as macro-F1, summarised by the caller.
     pub summaries: BTreeMap<String, MetricSummary>,
-    /// One per answer.
-    pub timings: Vec<Timing>,
+    /// One per answer that was made alone, as a user would wait for it, with its tokens.
+    pub timed: Vec<(Timing, Usage)>,
     /// One per answer.
     pub usage: Vec<Usage>,
     /// Whether it needs an index to be kept up.

@@ -114,7 +114,7 @@ pub struct CandidateRecord {
     pub notes: Vec<String>,
 }
 
-/// Percentiles (nearest rank) of the time per answer, in milliseconds; `None` without timings.
+/// Percentiles (nearest rank) of the time per answer made alone, in milliseconds; `None` without timings.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct LatencyMs {
     /// Median of the whole answer.

@@ -5,10 +5,11 @@
 use std::time::Instant;
 
 use assay_kernels::{
-    AdamW, CachedQuery, Heads, PackedMatrix, Path, Precision, Rope, RopeTable, adamw_step,
-    attention_backward, attention_bidirectional, attention_decode, attention_forward, gelu, gemm,
-    layer_norm, linear_cross_entropy, linear_nll, matmul, rms_norm, rms_norm_backward, rope,
-    silu_mul, silu_mul_backward, softmax_rows, with_path,
+    AdamW, CachedQuery, Heads, PackedMatrix, Path, Precision, QuantFormat, QuantMatrix, Rope,
+    RopeTable, adamw_step, attention_backward, attention_bidirectional, attention_decode,
+    attention_forward, attention_step, gelu, gemm, layer_norm, linear_cross_entropy, linear_nll,
+    matmul, quant_matmul, rms_norm, rms_norm_backward, rope, silu_mul, silu_mul_backward,
+    softmax_rows, with_path,
 };
 
 fn main() {
@@ -21,6 +22,7 @@ fn main() {
             println!("{}", assay_kernels::dispatch());
             packed(Precision::Bf16);
             packed(Precision::F32);
+            quantised();
             lora();
             attention();
             head();
@@ -42,6 +44,31 @@ fn seconds(mut f: impl FnMut()) -> f64 {
 
 fn values(len: usize) -> Vec<f32> {
     (0..len).map(|i| ((i * 2_654_435_761) % 2048) as f32 / 1024.0 - 1.0).collect()
+}
+
+fn quantised() {
+    for (m, n, k, format) in [
+        (1, 960, 576, QuantFormat::Four),
+        (1, 3072, 576, QuantFormat::Four),
+        (1, 576, 1536, QuantFormat::Four),
+        (1, 49152, 576, QuantFormat::Eight),
+        (8, 3072, 576, QuantFormat::Four),
+        (32, 3072, 576, QuantFormat::Four),
+        (32, 49152, 576, QuantFormat::Eight),
+    ] {
+        let (x, mut out) = (values(m * k), vec![0.0; m * n]);
+        let w = QuantMatrix::pack_with(n, k, format, |row, out| {
+            out.q.iter_mut().enumerate().for_each(|(i, q)| *q = ((row + i) % 16) as u8);
+            out.scale.fill(0.01);
+            out.min.fill(-0.08);
+        });
+        let s = seconds(|| quant_matmul(&x, m, &mut [(&w, &mut out)], false));
+        let (flops, bytes) = (2.0 * (m * n * k) as f64, w.bytes() as f64);
+        let (flops, rate, us) = (flops / s / 1e9, bytes / s / 1e9, s * 1e6);
+        println!(
+            "  quant_matmul {format:?} {m}x{n}x{k}: {flops:.1} GFLOP/s, weights at {rate:.1} GB/s, {us:.1} us"
+        );
+    }
 }
 
 fn packed(precision: Precision) {
@@ -105,14 +132,17 @@ fn attention() {
     for (batch, past) in [(1, 256), (1, 1024), (8, 512)] {
         let cache = values((past + 1) * 192);
         let (q, mut out) = (values(batch * 576), vec![0.0; batch * 576]);
-        let s = seconds(|| {
-            let rows = q.chunks(576).zip(out.chunks_mut(576));
-            let mut sequences: Vec<_> = rows
-                .map(|(q, out)| CachedQuery { q, k_cache: &cache, v_cache: &cache, past, out })
-                .collect();
-            attention_decode(&mut sequences, heads, 0.125);
-        });
-        println!("  attention decode {batch} x {past}: {:.1} us", s * 1e6);
+        type Attend = fn(&mut [CachedQuery<'_>], Heads, f32);
+        for (name, attend) in [("decode", attention_decode as Attend), ("step", attention_step)] {
+            let s = seconds(|| {
+                let rows = q.chunks(576).zip(out.chunks_mut(576));
+                let mut sequences: Vec<_> = rows
+                    .map(|(q, out)| CachedQuery { q, k_cache: &cache, v_cache: &cache, past, out })
+                    .collect();
+                attend(&mut sequences, heads, 0.125);
+            });
+            println!("  attention {name} {batch} x {past}: {:.1} us", s * 1e6);
+        }
     }
     let (t, w) = (1024, 384);
     let (q, mut out) = (values(t * w), vec![0.0; t * w]);

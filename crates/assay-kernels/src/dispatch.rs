@@ -4,11 +4,11 @@ use std::cell::Cell;
 use std::sync::OnceLock;
 
 /// A set of kernels, from the most portable to the fastest.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Path {
     /// Plain Rust.
     Portable,
-    /// AVX2 and FMA.
+    /// AVX2, FMA and F16C.
     Avx2,
     /// AVX-512 F, BW, DQ, VL.
     Avx512,
@@ -65,7 +65,10 @@ pub fn with_path<T>(path: Path, f: impl FnOnce() -> T) -> T {
 #[cfg(target_arch = "x86_64")]
 fn detect() -> Vec<Path> {
     let mut paths = vec![Path::Portable];
-    if !(is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma")) {
+    if !(is_x86_feature_detected!("avx2")
+        && is_x86_feature_detected!("fma")
+        && is_x86_feature_detected!("f16c"))
+    {
         return paths;
     }
     paths.push(Path::Avx2);

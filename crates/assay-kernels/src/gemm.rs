@@ -1,12 +1,10 @@
 //! Dense products: against packed weights, and small unpacked ones.
 
-use rayon::prelude::*;
-
 use crate::dispatch::{Path, kernel};
 use crate::packed::{NR, PackedMatrix, Precision};
 use crate::simd::LANES;
 use crate::tile::{self, Format};
-use crate::{bf16, scratch};
+use crate::{bf16, scratch, team};
 
 /// Rows per task: a multiple of every tile height, small enough for the L2 cache.
 const ROW_BLOCK: usize = 288;
@@ -83,7 +81,7 @@ fn packed_product(x: &[f32], m: usize, w: &PackedMatrix, out: &mut [f32], add: b
 }
 
 /// Applies `convert` to each chunk of `x` and its chunk of `out`, in parallel when it pays.
-fn for_rows<T: Send>(
+fn for_rows<T: Copy + Send>(
     x: &[f32],
     x_len: usize,
     out: &mut [T],
@@ -93,8 +91,17 @@ fn for_rows<T: Send>(
     if x.len() < TASK_WORK {
         x.chunks(x_len).zip(out.chunks_mut(out_len)).for_each(|(x, out)| convert(x, out));
     } else {
-        let pairs = x.par_chunks(x_len).zip(out.par_chunks_mut(out_len));
-        pairs.with_min_len((TASK_WORK / 8).div_ceil(x_len)).for_each(|(x, out)| convert(x, out));
+        let rows = (TASK_WORK / 8).div_ceil(x_len);
+        let (out, all) = (Shared(out.as_mut_ptr()), out.len());
+        team::for_each(x.len().div_ceil(rows * x_len), |task| {
+            let (first, at) = (task * rows, task * rows * out_len);
+            // SAFETY: each task writes the rows it reads.
+            let out = unsafe {
+                std::slice::from_raw_parts_mut(out.get().add(at), all.min(at + rows * out_len) - at)
+            };
+            let x = &x[first * x_len..x.len().min((first + rows) * x_len)];
+            x.chunks(x_len).zip(out.chunks_mut(out_len)).for_each(|(x, out)| convert(x, out));
+        });
     }
 }
 
@@ -157,7 +164,7 @@ fn for_blocks(
     if tasks == 1 {
         (0..row_blocks * column_blocks).for_each(run);
     } else {
-        (0..row_blocks * column_blocks).into_par_iter().with_max_len(1).for_each(run);
+        team::for_each(row_blocks * column_blocks, run);
     }
 }
 

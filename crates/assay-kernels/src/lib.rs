@@ -37,17 +37,19 @@ mod norm;
 mod operand;
 mod optim;
 mod packed;
+mod quant;
 #[doc(hidden)]
 pub mod reference;
 mod rope;
 mod scratch;
 mod simd;
+mod team;
 mod tile;
 
 pub use activation::{gelu, silu_mul, silu_mul_backward, softmax_rows};
 pub use attention::{
     CachedQuery, Heads, attention_backward, attention_bidirectional, attention_cached,
-    attention_decode, attention_forward,
+    attention_decode, attention_forward, attention_step,
 };
 pub use dispatch::dispatch;
 #[doc(hidden)]
@@ -57,4 +59,5 @@ pub use loss::{linear_cross_entropy, linear_nll};
 pub use norm::{layer_norm, rms_norm, rms_norm_backward};
 pub use optim::{AdamW, adamw_step, sum_of_squares};
 pub use packed::{PackedMatrix, Precision};
+pub use quant::{QuantFormat, QuantMatrix, QuantRow, quant_matmul};
 pub use rope::{Rope, RopeTable, rope, rope_backward};

@@ -298,3 +298,19 @@ pub fn adamw_step(
 pub fn sum_of_squares(x: &[f32]) -> f64 {
     x.iter().map(|&v| f64::from(v) * f64::from(v)).sum()
 }
+
+/// What [`quant_matmul`](crate::quant_matmul) makes of its inputs: per 32 of a row the nearest of 255 steps.
+pub fn quantised_inputs(x: &[f32], cols: usize) -> Vec<f32> {
+    let mut rounded = Vec::with_capacity(x.len());
+    for row in x.chunks(cols) {
+        for block in row.chunks(32) {
+            let largest = block.iter().fold(0.0f32, |m, v| m.max(v.abs()));
+            let scale = largest / 127.0;
+            rounded.extend(block.iter().map(|v| match largest {
+                0.0 => 0.0,
+                _ => (v * (127.0 / largest)).round_ties_even() * scale,
+            }));
+        }
+    }
+    rounded
+}

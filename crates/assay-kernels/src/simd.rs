@@ -63,6 +63,16 @@ pub(crate) trait Vector: Copy {
         l[0]
     }
 
+    /// The sums of sixteen vectors, one per lane; each in a fixed order.
+    #[inline(always)]
+    unsafe fn sums(vectors: [Self; LANES]) -> Self {
+        let mut sums = [0.0; LANES];
+        for (sum, vector) in sums.iter_mut().zip(vectors) {
+            *sum = vector.sum();
+        }
+        Self::load(sums.as_ptr())
+    }
+
     /// Largest lane.
     #[inline(always)]
     unsafe fn largest(self) -> f32 {
@@ -396,6 +406,29 @@ impl Vector for Avx512 {
     #[inline(always)]
     unsafe fn sum(self) -> f32 {
         _mm512_reduce_add_ps(self.0)
+    }
+    #[inline(always)]
+    unsafe fn sums(v: [Self; LANES]) -> Self {
+        // A tree that halves the number of vectors and of lanes per sum at each level.
+        let mut fours = [_mm512_setzero_ps(); 4];
+        for (i, four) in fours.iter_mut().enumerate() {
+            let pair = |a: Self, b: Self| {
+                _mm512_add_ps(_mm512_unpacklo_ps(a.0, b.0), _mm512_unpackhi_ps(a.0, b.0))
+            };
+            let (low, high) = (pair(v[4 * i], v[4 * i + 1]), pair(v[4 * i + 2], v[4 * i + 3]));
+            *four = _mm512_add_ps(
+                _mm512_shuffle_ps::<0x44>(low, high),
+                _mm512_shuffle_ps::<0xee>(low, high),
+            );
+        }
+        let eight = |a, b| {
+            _mm512_add_ps(_mm512_shuffle_f32x4::<0x44>(a, b), _mm512_shuffle_f32x4::<0xee>(a, b))
+        };
+        let (low, high) = (eight(fours[0], fours[1]), eight(fours[2], fours[3]));
+        Self(_mm512_add_ps(
+            _mm512_shuffle_f32x4::<0x88>(low, high),
+            _mm512_shuffle_f32x4::<0xdd>(low, high),
+        ))
     }
     #[inline(always)]
     unsafe fn largest(self) -> f32 {

@@ -10,7 +10,7 @@ use assay_decide::{
     ReportData, ReportItem, ReportOutput, Rule, Stated, TestItem, TrainingHistory,
 };
 use assay_eval::{Labelled, Resampling, answer_text, macro_f1, match_label};
-use assay_types::{Item, Output, Score, Task};
+use assay_types::{Item, Output, Score, Task, Timing, Usage};
 
 use super::evaluate::Answered;
 use super::{Bench, Measured, release};
@@ -110,7 +110,7 @@ fn candidate(bench: &Bench<'_>, m: &Measured, base_general: &[bool]) -> assay_de
         name: m.spec.name.clone(),
         scores,
         summaries,
-        timings: m.answers.values().filter_map(timed).collect(),
+        timed: m.answers.values().filter_map(timed).collect(),
         usage: outputs.iter().map(|o| o.usage).collect(),
         uses_retrieval: m.spec.retrieval.is_some(),
         uses_training: m.spec.adapter.is_some(),
@@ -124,10 +124,10 @@ fn output<'a>(m: &'a Measured, item: &Item) -> Result<&'a Output, &'a str> {
     m.answers.get(&item.id.0).map_or(Err("was not answered"), Answered::output)
 }
 
-/// What a user would have waited, where that was measured.
-fn timed(answered: &Answered) -> Option<Timing> {
+/// What a user would have waited and got, where that was measured.
+fn timed(answered: &Answered) -> Option<(Timing, Usage)> {
     match answered {
-        Answered::Alone(output) => Some(output.timing),
+        Answered::Alone(output) => Some((output.timing, output.usage)),
         Answered::Batched(_) | Answered::Failed(_) => None,
     }
 }

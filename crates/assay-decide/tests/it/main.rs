@@ -44,15 +44,15 @@ pub(crate) fn input(n: usize, candidates: Vec<Measured>) -> DecisionInput {
 /// Gives a candidate times, tokens and, if it is trained, hours of training.
 pub(crate) fn timed(mut candidate: Measured, decode_ms: f64, training_hours: f64) -> Measured {
     let n = candidate.scores["f1"].len();
-    candidate.timings = (0..n)
-        .map(|i| Timing {
-            retrieval_ms: if candidate.uses_retrieval { 8.0 } else { 0.0 },
-            prefill_ms: 40.0,
-            decode_ms: decode_ms + (i % 10) as f64,
-        })
-        .collect();
     let input_tokens = if candidate.uses_retrieval { 900 } else { 120 };
-    candidate.usage = vec![Usage { input_tokens, output_tokens: 24 }; n];
+    let usage = Usage { input_tokens, output_tokens: 24 };
+    let timing = |i| Timing {
+        retrieval_ms: if candidate.uses_retrieval { 8.0 } else { 0.0 },
+        prefill_ms: 40.0,
+        decode_ms: decode_ms + (i % 10) as f64,
+    };
+    candidate.timed = (0..n).map(|i| (timing(i), usage)).collect();
+    candidate.usage = vec![usage; n];
     candidate.training_seconds = candidate.uses_training.then_some(training_hours * 3_600.0);
     candidate
 }

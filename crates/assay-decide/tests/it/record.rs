@@ -72,7 +72,7 @@ fn decision_json_reads_back() {
 fn only_marked_fields_depend_on_the_clock() {
     let mut slower = whole();
     for candidate in &mut slower.candidates {
-        candidate.timings.iter_mut().for_each(|t| t.decode_ms *= 1.5);
+        candidate.timed.iter_mut().for_each(|(t, _)| t.decode_ms *= 1.5);
         candidate.training_seconds = candidate.training_seconds.map(|s| 2.0 * s);
     }
     slower.times.insert("score".into(), 99.0);

@@ -2,7 +2,7 @@
 
 use assay_kernels::{
     CachedQuery, Heads, attention_backward, attention_bidirectional, attention_cached,
-    attention_decode, attention_forward, reference,
+    attention_decode, attention_forward, attention_step, reference,
 };
 use proptest::prelude::*;
 
@@ -183,4 +183,58 @@ fn documents_do_not_leak() {
     assert_same_bits(&before[..70 * width], &after[..70 * width], "first document");
     assert_same_bits(&before[103 * width..], &after[103 * width..], "third document");
     assert_ne!(before, after);
+}
+
+fn check_step(keys: usize, kv_heads: usize, group: usize, head_dim: usize) {
+    let case = case(&[keys], kv_heads, group, head_dim);
+    let Case { heads, segments, q, k, v } = &case;
+    let (mut want, mut lse) = (vec![0.0; q.len()], vec![0.0; keys * heads.heads]);
+    reference::attention(q, k, v, segments, *heads, SCALE, true, &mut want, &mut lse);
+    let last = (keys - 1) * heads.width();
+    on_every_path(|path| {
+        let mut out = vec![f32::NAN; heads.width()];
+        let (q, past) = (&q[last..], keys - 1);
+        let query = CachedQuery { q, k_cache: k, v_cache: v, past, out: &mut out };
+        attention_step(&mut [query], *heads, SCALE);
+        assert_close(&out, &want[last..], 1e-5, &format!("{path:?} step over {keys} keys"));
+    });
+}
+
+#[test]
+fn a_step_is_the_attention_of_the_last_token() {
+    check_step(1, 3, 3, 64);
+    check_step(300, 3, 3, 64);
+    check_step(33, 1, 4, 128);
+    check_step(200, 2, 1, 256);
+}
+
+#[test]
+fn a_step_does_not_depend_on_the_other_sequences() {
+    let cases: Vec<Case> = [5, 129, 64, 400].iter().map(|&n| case(&[n], 3, 3, 64)).collect();
+    let step = |cases: &[&Case]| -> Vec<Vec<f32>> {
+        let mut outs: Vec<Vec<f32>> = cases.iter().map(|c| vec![0.0; c.heads.width()]).collect();
+        let mut queries: Vec<CachedQuery<'_>> = Vec::new();
+        for (c, out) in cases.iter().zip(&mut outs) {
+            let past = c.tokens() - 1;
+            let q = &c.q[past * c.heads.width()..];
+            queries.push(CachedQuery { q, k_cache: &c.k, v_cache: &c.v, past, out });
+        }
+        attention_step(&mut queries, cases[0].heads, SCALE);
+        outs
+    };
+    on_every_path(|path| {
+        let together = step(&cases.iter().collect::<Vec<_>>());
+        for (case, together) in cases.iter().zip(together) {
+            assert_same_bits(&step(&[case])[0], &together, &format!("{path:?}"));
+        }
+    });
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn steps_of_odd_shapes(keys in 1usize..80, kv_heads in 1usize..4, group in 1usize..5, head_dim in 1usize..100) {
+        check_step(keys, kv_heads, group, head_dim);
+    }
 }

@@ -4,6 +4,7 @@ mod attention;
 mod laws;
 mod losses;
 mod products;
+mod quants;
 
 use assay_kernels::{Path, with_path};
 
