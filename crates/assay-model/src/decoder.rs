@@ -165,7 +165,7 @@ impl Decoder {
         adapter.map(|a| self.pack(a)).transpose()
     }
 
-    fn pass<'p>(&'p self, positions: &'p [u32]) -> Pass<'p> {
+    fn pass<'p>(&'p self, positions: &'p [u32], generated: usize) -> Pass<'p> {
         let inner = &*self.0;
         Pass {
             precision: inner.precision,
@@ -173,6 +173,7 @@ impl Decoder {
             pool: &inner.pool,
             rope: &inner.rope,
             positions,
+            generated,
         }
     }
 

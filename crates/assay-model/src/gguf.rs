@@ -9,6 +9,7 @@ use candle_core::quantized::gguf_file::{Content, Value};
 use sha2::{Digest, Sha256};
 
 use crate::error::ModelError;
+use crate::quant::QuantTensor;
 
 /// An open GGUF file.
 pub(crate) struct Gguf {
@@ -78,6 +79,24 @@ impl Gguf {
             .read(&mut file, self.content.tensor_data_offset, &cpu)
             .and_then(|quantised| quantised.dequantize(&cpu)?.flatten_all()?.to_vec1::<f32>());
         tensor.map_err(|e| unsupported(e.to_string()))
+    }
+
+    /// The blocks of a matrix as the file holds them, where its format is one of integers.
+    pub(crate) fn quantised(
+        &self,
+        name: &str,
+        [rows, cols]: [usize; 2],
+    ) -> Result<Option<QuantTensor>, ModelError> {
+        let Some(info) = self.content.tensor_infos.get(name) else { return Ok(None) };
+        if info.shape.dims() != [rows, cols] {
+            return Ok(None);
+        }
+        let start = self.content.tensor_data_offset.saturating_add(info.offset);
+        let mut bytes = vec![0; usize::try_from(self.end_of(info) - start).unwrap_or(0)];
+        let mut file = fs_err::File::open(&self.path)?;
+        file.seek(SeekFrom::Start(start))?;
+        file.read_exact(&mut bytes)?;
+        Ok(QuantTensor::new(bytes, info.ggml_dtype, rows, cols))
     }
 
     pub(crate) fn path(&self) -> &Path {

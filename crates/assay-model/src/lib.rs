@@ -39,6 +39,7 @@ mod error;
 mod fetch;
 mod gguf;
 mod peft;
+mod quant;
 mod rng;
 mod template;
 mod tokenizer;

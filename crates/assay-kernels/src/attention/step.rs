@@ -41,7 +41,7 @@ pub(super) unsafe fn step(path: Path, s: &Step<'_>, out: *mut f32) {
 }
 
 #[derive(Clone, Copy)]
-struct Shape {
+pub(super) struct Shape {
     d: usize,
     keys: usize,
     /// Values from key to key.

@@ -7,25 +7,62 @@
 use std::sync::OnceLock;
 
 use assay_kernels::{
-    Heads, PackedMatrix, Path, Precision, Rope, RopeTable, attention_backward, gemm, matmul,
-    matmul_add, rms_norm, rms_norm_backward, rope, rope_backward, silu_mul, silu_mul_backward,
-    with_path,
+    Heads, PackedMatrix, Path, Precision, QuantMatrix, Rope, RopeTable, attention_backward, gemm,
+    matmul, matmul_add, quant_matmul, rms_norm, rms_norm_backward, rope, rope_backward, silu_mul,
+    silu_mul_backward, with_path,
 };
 
 use super::pool::{Buffer, Pool};
 use crate::adapter::{Adapter, LayerPairs};
 use crate::config::{DecoderConfig, Module};
 
-/// A frozen weight in one orientation, and in the other once a gradient has to pass.
+/// A frozen weight in one orientation, and in the other once a gradient has to pass; and in the integers of
+/// its file, from which tokens are generated.
 #[derive(Debug)]
 pub(crate) struct Frozen {
     weight: PackedMatrix,
     transposed: OnceLock<PackedMatrix>,
+    quantised: Option<QuantMatrix>,
 }
 
 impl Frozen {
-    pub(crate) fn new(weight: PackedMatrix) -> Self {
-        Frozen { weight, transposed: OnceLock::new() }
+    pub(crate) fn new(weight: PackedMatrix, quantised: Option<QuantMatrix>) -> Self {
+        Frozen { weight, transposed: OnceLock::new(), quantised }
+    }
+
+    /// `out (+)= x·Wᵀ` for several weights with the same input `x [t, inputs]`; the first `generated` rows
+    /// with the quantised weights, where there are such.
+    ///
+    /// Which product a row gets depends on what it is and never on how many there are, so that an answer
+    /// does not depend on the batch.
+    pub(crate) fn products(
+        x: &[f32],
+        t: usize,
+        generated: usize,
+        products: &mut [(&Frozen, &mut [f32])],
+        add: bool,
+    ) {
+        let inputs = x.len() / t.max(1);
+        let whole = products.iter().all(|(w, _)| w.quantised.is_some());
+        let generated = if whole { generated } else { 0 };
+        let (x_generated, x_read) = x.split_at(generated * inputs);
+        if generated > 0 {
+            let mut quantised: Vec<(&QuantMatrix, &mut [f32])> = products
+                .iter_mut()
+                .filter_map(|(w, out)| {
+                    let weight = w.quantised.as_ref()?;
+                    Some((weight, &mut out[..generated * weight.rows()]))
+                })
+                .collect();
+            quant_matmul(x_generated, generated, &mut quantised, add);
+        }
+        if t > generated {
+            let product = if add { matmul_add } else { matmul };
+            for (w, out) in products {
+                let out = &mut out[generated * w.weight.rows()..];
+                product(x_read, t - generated, &w.weight, out);
+            }
+        }
     }
 
     /// `[outputs, inputs]`.
@@ -40,7 +77,8 @@ impl Frozen {
 
     /// Memory held, in bytes.
     pub(crate) fn bytes(&self) -> usize {
-        self.weight.bytes() + self.transposed.get().map_or(0, PackedMatrix::bytes)
+        let transposed = self.transposed.get().map_or(0, PackedMatrix::bytes);
+        self.weight.bytes() + transposed + self.quantised.as_ref().map_or(0, QuantMatrix::bytes)
     }
 }
 
@@ -62,6 +100,8 @@ pub(crate) struct Pass<'a> {
     pub(crate) rope: &'a RopeTable,
     /// Position of every row.
     pub(crate) positions: &'a [u32],
+    /// How many of the rows, the first ones, are tokens that the model itself chose.
+    pub(crate) generated: usize,
 }
 
 impl Pass<'_> {
@@ -129,8 +169,8 @@ impl Block {
         let t = pass.positions.len();
         let (q_width, kv_width) = (pass.heads().width(), pass.heads().kv_width());
         let mut z: [Option<Buffer<'p>>; 7] = Default::default();
-        let mut linear = |module: Module, x: &[f32], out: &mut [f32], add: bool| {
-            z[module as usize] = self.linear(pass, module, pairs, x, out, add);
+        let mut linear = |x: &[f32], outs: &mut [(Module, &mut [f32])], add: bool| {
+            self.linear(pass, pairs, x, outs, add, &mut z);
         };
 
         let mut inv_rms = pool.take(t);
@@ -138,48 +178,50 @@ impl Block {
         rms_norm(&x, &self.attention_norm, c.norm_eps, &mut normed, &mut inv_rms);
         let (mut q, mut k) = (pool.take(t * q_width), pool.take(t * kv_width));
         let mut v = pool.take(t * kv_width);
-        linear(Module::Q, &normed, &mut q, false);
-        linear(Module::K, &normed, &mut k, false);
-        linear(Module::V, &normed, &mut v, false);
+        let outs = &mut [(Module::Q, &mut q[..]), (Module::K, &mut k), (Module::V, &mut v)];
+        linear(&normed, outs, false);
         rope(&mut q, c.heads, pass.positions, pass.rope, Rope::Halves);
         rope(&mut k, c.kv_heads, pass.positions, pass.rope, Rope::Halves);
         let (mut out, mut lse) = (pool.take(t * q_width), pool.take(t * c.heads));
         attend(Attention { q: &q, k: &k, v: &v, out: &mut out, lse: &mut lse });
         let mut mid = pool.copy(&x);
-        linear(Module::O, &out, &mut mid, true);
+        linear(&out, &mut [(Module::O, &mut mid)], true);
 
         let mut mid_inv_rms = pool.take(t);
         rms_norm(&mid, &self.feed_forward_norm, c.norm_eps, &mut normed, &mut mid_inv_rms);
         let mut gate = pool.take(t * c.feed_forward);
         let mut up = pool.take(t * c.feed_forward);
-        linear(Module::Gate, &normed, &mut gate, false);
-        linear(Module::Up, &normed, &mut up, false);
+        linear(&normed, &mut [(Module::Gate, &mut gate[..]), (Module::Up, &mut up)], false);
         let mut inner = pool.take(t * c.feed_forward);
         silu_mul(&gate, &up, &mut inner);
         let mut y = pool.copy(&mid);
-        linear(Module::Down, &inner, &mut y, true);
+        linear(&inner, &mut [(Module::Down, &mut y)], true);
         (y, Saved { x, inv_rms, q, k, v, out, lse, mid, mid_inv_rms, gate, up, z })
     }
 
-    /// `out (+)= x·Wᵀ + (x·Aᵀ)·(sB)ᵀ`; returns `z = x·Aᵀ` where there is a pair.
+    /// `out (+)= x·Wᵀ + (x·Aᵀ)·(sB)ᵀ` for modules with the same input; `z = x·Aᵀ` where there is a pair.
     fn linear<'p>(
         &self,
         pass: Pass<'p>,
-        module: Module,
         pairs: Option<LayerPairs<'_>>,
         x: &[f32],
-        out: &mut [f32],
+        outs: &mut [(Module, &mut [f32])],
         add: bool,
-    ) -> Option<Buffer<'p>> {
+        z: &mut [Option<Buffer<'p>>; 7],
+    ) {
         let t = pass.positions.len();
-        let product = if add { matmul_add } else { matmul };
-        product(x, t, self.linears[module as usize].weight(), out);
-        let pairs = pairs?;
-        let pair = pairs.get(module)?;
-        let mut z = pass.pool.take(t * pairs.rank);
-        matmul(x, t, &pair.a, &mut z);
-        matmul_add(&z, t, &pair.b, out);
-        Some(z)
+        let weight = |module: &Module| &self.linears[*module as usize];
+        let mut products: Vec<(&Frozen, &mut [f32])> =
+            outs.iter_mut().map(|(module, out)| (weight(module), &mut **out)).collect();
+        Frozen::products(x, t, pass.generated, &mut products, add);
+        let Some(pairs) = pairs else { return };
+        for (module, out) in outs {
+            let Some(pair) = pairs.get(*module) else { continue };
+            let mut low = pass.pool.take(t * pairs.rank);
+            matmul(x, t, &pair.a, &mut low);
+            matmul_add(&low, t, &pair.b, out);
+            z[*module as usize] = Some(low);
+        }
     }
 }
 

@@ -1,9 +1,9 @@
 //! Keys and values of what was read, and passes that extend them.
 
-use assay_kernels::{CachedQuery, attention_decode, matmul};
+use assay_kernels::{CachedQuery, attention_decode, attention_step};
 
 use super::Decoder;
-use super::block::Attention;
+use super::block::{Attention, Frozen};
 use crate::adapter::PackedAdapter;
 
 /// Rows of one pass at most: bounds the activations while the matrices are well used.
@@ -42,6 +42,9 @@ impl Cache {
 pub(super) struct Span<'a> {
     pub(super) cache: &'a mut Cache,
     pub(super) tokens: &'a [u32],
+    /// Whether it is one token that the model itself chose: those come before all other spans, and are
+    /// computed with the weights as their file quantises them.
+    pub(super) generated: bool,
 }
 
 impl Decoder {
@@ -59,7 +62,10 @@ impl Decoder {
             .iter()
             .flat_map(|s| (s.cache.tokens..s.cache.tokens + s.tokens.len()).map(|p| p as u32))
             .collect();
-        let pass = self.pass(&positions);
+        let generated = spans.iter().take_while(|s| s.generated).count();
+        debug_assert!(spans[generated..].iter().all(|s| !s.generated), "generated tokens first");
+        debug_assert!(spans[..generated].iter().all(|s| s.tokens.len() == 1));
+        let pass = self.pass(&positions, generated);
         let (q_width, kv_width) = (pass.heads().width(), pass.heads().kv_width());
         let mut x = self.embed(&tokens);
         for (layer, block) in self.0.blocks.iter().enumerate() {
@@ -79,7 +85,9 @@ impl Decoder {
                     let past = span.cache.tokens;
                     queries.push(CachedQuery { q: own_q, k_cache, v_cache, past, out: own_out });
                 }
-                pass.attention(|| attention_decode(&mut queries, pass.heads(), pass.scale()));
+                let (steps, reads) = queries.split_at_mut(generated);
+                attention_step(steps, pass.heads(), pass.scale());
+                pass.attention(|| attention_decode(reads, pass.heads(), pass.scale()));
             };
             x = block.forward(pass, x, pairs, attend).0;
         }
@@ -90,13 +98,15 @@ impl Decoder {
         then(&x)
     }
 
-    /// Logits `[rows, vocab]` of the given rows of a residual stream.
-    pub(super) fn head(&self, x: &[f32], rows: &[usize]) -> Vec<f32> {
+    /// Logits `[rows, vocab]` of the given rows of a residual stream; the first `generated` of them are those
+    /// of tokens that the model itself chose.
+    pub(super) fn head(&self, x: &[f32], rows: &[usize], generated: usize) -> Vec<f32> {
         let width = self.config().hidden;
         let normed = self.normed_rows(x, rows);
         let mut logits = vec![0.0; rows.len() * self.config().vocab];
         debug_assert_eq!(normed.len(), rows.len() * width);
-        matmul(&normed, rows.len(), self.0.head.weight(), &mut logits);
+        let products = &mut [(&self.0.head, &mut logits[..])];
+        Frozen::products(&normed, rows.len(), generated, products, false);
         logits
     }
 

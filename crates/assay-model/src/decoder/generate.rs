@@ -137,7 +137,11 @@ impl Decoder {
     fn read_prefix(&self, tokens: &[u32], adapter: Option<&PackedAdapter>) -> Cache {
         let mut cache = Cache::new(self.config().layers);
         for tokens in tokens.chunks(PASS_TOKENS) {
-            self.extend(&mut [Span { cache: &mut cache, tokens }], adapter, |_| ());
+            self.extend(
+                &mut [Span { cache: &mut cache, tokens, generated: false }],
+                adapter,
+                |_| (),
+            );
         }
         cache
     }
@@ -186,8 +190,13 @@ impl Decoder {
         // Sequence, number of tokens and whether they are the last before a new one.
         let mut plan: Vec<(usize, usize, bool)> = Vec::with_capacity(active.len());
         let mut spans = Vec::with_capacity(active.len());
-        for (i, sequence) in active.iter_mut().enumerate().filter(|(_, s)| !s.done) {
+        // Tokens that were generated come first, as `extend` wants them.
+        let mut order: Vec<(usize, &mut Sequence<'_>)> =
+            active.iter_mut().enumerate().filter(|(_, s)| !s.done).collect();
+        order.sort_by_key(|(_, s)| s.read < s.request.tokens.len());
+        for (i, sequence) in order {
             let prompt = &sequence.request.tokens[sequence.read..];
+            let generated = prompt.is_empty();
             let pending = match prompt {
                 [] => &sequence.generation.tokens[sequence.generation.tokens.len() - 1..],
                 prompt => prompt,
@@ -198,7 +207,7 @@ impl Decoder {
             }
             room -= n;
             plan.push((i, n, n == pending.len()));
-            spans.push(Span { cache: &mut sequence.cache, tokens: &pending[..n] });
+            spans.push(Span { cache: &mut sequence.cache, tokens: &pending[..n], generated });
         }
         let mut end = 0;
         let last_rows: Vec<usize> = plan
@@ -208,7 +217,8 @@ impl Decoder {
                 complete.then_some(end - 1)
             })
             .collect();
-        let logits = self.extend(&mut spans, adapter, |x| self.head(x, &last_rows));
+        let generated = spans.iter().filter(|s| s.generated).count();
+        let logits = self.extend(&mut spans, adapter, |x| self.head(x, &last_rows, generated));
 
         let total = end;
         let mut rows = logits.chunks(self.config().vocab);

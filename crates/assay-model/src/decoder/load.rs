@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use assay_kernels::{PackedMatrix, Precision, RopeTable};
+use assay_kernels::{PackedMatrix, Precision, QuantMatrix, RopeTable};
 use rayon::prelude::*;
 
 use super::Inner;
@@ -169,11 +169,14 @@ fn weights(
         let values = gguf.tensor(name, &[vocab, hidden])?;
         Ok(PackedMatrix::pack(&values, vocab, hidden, precision))
     };
+    let head = |name| -> Result<Frozen, ModelError> {
+        Ok(Frozen::new(table(name)?, quantised(gguf, name, [vocab, hidden], precision, |r| r)?))
+    };
     let (tables, blocks) = rayon::join(
         || -> Result<_, ModelError> {
             Ok(match gguf.has_tensor(HEAD) {
-                true => (Frozen::new(table(HEAD)?), Some(table(EMBEDDING)?)),
-                false => (Frozen::new(table(EMBEDDING)?), None),
+                true => (head(HEAD)?, Some(table(EMBEDDING)?)),
+                false => (head(EMBEDDING)?, None),
             })
         },
         || -> Result<Vec<Block>, ModelError> {
@@ -194,17 +197,16 @@ fn block(
     let norm = |name: &str| gguf.tensor(&format!("blk.{layer}.{name}.weight"), &[config.hidden]);
     let linear = |module: Module| -> Result<Frozen, ModelError> {
         let (inputs, outputs) = config.shape(module);
-        let values = gguf.tensor(&module.gguf_name(layer), &[outputs, inputs])?;
-        let packed = match module {
-            Module::Q | Module::K => {
-                PackedMatrix::pack_with(outputs, inputs, precision, |row, out| {
-                    let stored = stored_row(row, config.head_dim);
-                    out.copy_from_slice(&values[stored * inputs..][..inputs]);
-                })
-            }
-            _ => PackedMatrix::pack(&values, outputs, inputs, precision),
+        let name = module.gguf_name(layer);
+        let values = gguf.tensor(&name, &[outputs, inputs])?;
+        let order = |row| match module {
+            Module::Q | Module::K => stored_row(row, config.head_dim),
+            _ => row,
         };
-        Ok(Frozen::new(packed))
+        let packed = PackedMatrix::pack_with(outputs, inputs, precision, |row, out| {
+            out.copy_from_slice(&values[order(row) * inputs..][..inputs]);
+        });
+        Ok(Frozen::new(packed, quantised(gguf, &name, [outputs, inputs], precision, order)?))
     };
     let [q, k, v, o, gate, up, down] = Module::ALL.map(linear);
     Ok(Block {
@@ -212,6 +214,21 @@ fn block(
         feed_forward_norm: norm("ffn_norm")?,
         linears: [q?, k?, v?, o?, gate?, up?, down?],
     })
+}
+
+/// The weight in the integers of its file. A decoder of [`Precision::F32`] has none: it computes with the
+/// dequantised weights exactly.
+fn quantised(
+    gguf: &Gguf,
+    name: &str,
+    shape: [usize; 2],
+    precision: Precision,
+    order: impl Fn(usize) -> usize + Sync,
+) -> Result<Option<QuantMatrix>, ModelError> {
+    match precision {
+        Precision::F32 => Ok(None),
+        Precision::Bf16 => Ok(gguf.quantised(name, shape)?.and_then(|tensor| tensor.pack(order))),
+    }
 }
 
 /// Where a GGUF `llama` file keeps row `row` of the query or key projection.

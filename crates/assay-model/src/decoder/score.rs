@@ -164,7 +164,7 @@ impl Decoder {
                 }
                 room -= n;
                 pieces.push(Piece { text: i, offset: offsets[i], tokens: n });
-                spans.push(Span { cache, tokens: &text[offsets[i]..][..n] });
+                spans.push(Span { cache, tokens: &text[offsets[i]..][..n], generated: false });
                 offsets[i] += n;
             }
             if spans.is_empty() {

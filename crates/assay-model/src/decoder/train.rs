@@ -25,7 +25,7 @@ impl Decoder {
         batch.check(self.config())?;
         let packed = self.packed(adapter)?;
         let positions = batch.positions();
-        let x = self.hidden(self.pass(&positions), &batch, packed.as_deref());
+        let x = self.hidden(self.pass(&positions, 0), &batch, packed.as_deref());
         let mut normed = self.0.pool.take(x.len());
         let mut inv_rms = self.0.pool.take(tokens.len());
         self.final_norm(&x, &mut normed, &mut inv_rms);
@@ -47,7 +47,7 @@ impl Decoder {
         batch.check(self.config())?;
         let packed = self.packed(adapter)?;
         let positions = batch.positions();
-        let x = self.hidden(self.pass(&positions), batch, packed.as_deref());
+        let x = self.hidden(self.pass(&positions, 0), batch, packed.as_deref());
         let targets = Targets::of(batch);
         let hidden = self.predictors(&x, &targets);
         let mut nll = vec![0.0; targets.tokens.len()];
@@ -81,7 +81,7 @@ impl Decoder {
             });
         }
         let positions = batch.positions();
-        let pass = self.pass(&positions);
+        let pass = self.pass(&positions, 0);
         let mut kept: Vec<Kept<'_>> = Vec::with_capacity(self.config().layers);
         let mut x = self.embed(&batch.tokens);
         for layer in 0..self.config().layers {
