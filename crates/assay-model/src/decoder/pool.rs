@@ -1,30 +1,51 @@
 //! Activation buffers that survive from step to step.
 //!
 //! A training step of 1,024 tokens touches hundreds of megabytes of activations. Taking them from
-//! the system anew each time costs a page fault per 4 KiB, so buffers return here when dropped.
+//! the system anew each time costs a page fault per 4 KiB, so buffers return here when dropped. Batches
+//! differ in length, and so do their buffers: what is kept beyond the largest need so far is given
+//! back, the longest unused first.
 
+use std::collections::VecDeque;
 use std::ops::{Deref, DerefMut};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 #[derive(Debug, Default)]
-pub(crate) struct Pool(Mutex<Vec<Vec<f32>>>);
+pub(crate) struct Pool(Mutex<State>);
+
+/// Sizes are capacities, in values.
+#[derive(Debug, Default)]
+struct State {
+    /// Longest unused first.
+    free: VecDeque<Vec<f32>>,
+    free_size: usize,
+    used_size: usize,
+    most_used: usize,
+}
+
+impl State {
+    /// The most that is held, used or not: room for buffers of other lengths beside the largest need.
+    fn limit(&self) -> usize {
+        self.most_used + self.most_used / 4
+    }
+}
 
 impl Pool {
     /// A buffer of `len` values with arbitrary contents: whoever takes it overwrites it.
     pub(crate) fn take(&self, len: usize) -> Buffer<'_> {
-        let mut free = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state();
         let fits = |v: &Vec<f32>| v.capacity() >= len && v.capacity() / 2 <= len;
         // The newest fitting buffer is the one most likely still in the cache.
-        let mut values = match free.iter().rposition(fits) {
-            Some(i) => free.remove(i),
-            None => Vec::new(),
-        };
-        drop(free);
-        if values.capacity() == 0 {
-            values = vec![0.0; len];
+        let found = state.free.iter().rposition(fits).and_then(|i| state.free.remove(i));
+        if let Some(values) = &found {
+            state.free_size -= values.capacity();
         }
+        let size = found.as_ref().map_or(len, Vec::capacity);
+        state.used_size += size;
+        state.most_used = state.most_used.max(state.used_size);
+        drop(state);
+        let mut values = found.unwrap_or_else(|| vec![0.0; len]);
         values.resize(len, 0.0);
-        Buffer { values, pool: self }
+        Buffer { values, size, pool: self }
     }
 
     /// A buffer with the contents of `source`.
@@ -33,12 +54,32 @@ impl Pool {
         buffer.copy_from_slice(source);
         buffer
     }
+
+    fn give_back(&self, values: Vec<f32>, size: usize) {
+        let mut state = self.state();
+        state.used_size -= size;
+        state.free_size += values.capacity();
+        state.free.push_back(values);
+        let mut unused = Vec::new();
+        while state.free_size + state.used_size > state.limit() {
+            let Some(oldest) = state.free.pop_front() else { break };
+            state.free_size -= oldest.capacity();
+            unused.push(oldest);
+        }
+        drop(state);
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A slice that goes back to its pool.
 #[derive(Debug)]
 pub(crate) struct Buffer<'p> {
     values: Vec<f32>,
+    /// What the pool counts it as.
+    size: usize,
     pool: &'p Pool,
 }
 
@@ -58,7 +99,29 @@ impl DerefMut for Buffer<'_> {
 
 impl Drop for Buffer<'_> {
     fn drop(&mut self) {
-        let values = std::mem::take(&mut self.values);
-        self.pool.0.lock().unwrap_or_else(PoisonError::into_inner).push(values);
+        self.pool.give_back(std::mem::take(&mut self.values), self.size);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn buffers_come_back_and_old_ones_are_given_up() {
+        let pool = Pool::default();
+        let first = pool.take(1000);
+        let at = first.as_ptr();
+        drop(first);
+        assert_eq!(pool.take(600).as_ptr(), at, "used again where it fits");
+        for round in 1..50 {
+            // Lengths that no earlier buffer fits.
+            let all: Vec<_> = [999, 400 - round, 30 + round].map(|n| pool.take(n)).into();
+            drop(all);
+            let state = pool.state();
+            assert_eq!(state.used_size, 0);
+            assert_eq!(state.free_size, state.free.iter().map(Vec::capacity).sum::<usize>());
+            assert!(state.free_size <= 2000, "{} values kept", state.free_size);
+        }
     }
 }
