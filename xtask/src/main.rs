@@ -3,10 +3,18 @@
 //!     cargo xtask test     every test, with the models they need
 //!     cargo xtask ci       all that must pass before a change lands
 //!     cargo xtask demo     examples/helpdesk from nothing to report.html
+//!     cargo xtask bench peers [train compiled generate embed]
+//!                          this machine's figures beside those of other tools, as ratios
 //!
 //! Every step is an ordinary command, printed before it runs, so that it can be repeated by hand.
 
-#![expect(clippy::print_stderr, reason = "this is an edge: it talks to the person who runs it")]
+#![expect(
+    clippy::print_stderr,
+    clippy::print_stdout,
+    reason = "this is an edge: it talks to the person who runs it"
+)]
+
+mod peers;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
@@ -21,8 +29,11 @@ fn main() -> ExitCode {
         ["ci"] => ci(),
         ["test", rest @ ..] => test(rest),
         ["demo"] => demo(),
+        ["bench", "peers", only @ ..] => bench_peers(only),
         _ => {
-            eprintln!("usage: cargo xtask ci | test [nextest arguments] | demo");
+            eprintln!(
+                "usage: cargo xtask ci | test [nextest arguments] | demo | bench peers [SCRIPT…]"
+            );
             return ExitCode::from(2);
         }
     };
@@ -137,6 +148,14 @@ fn demo() -> Result<()> {
         example.join("report.html").display()
     );
     Ok(())
+}
+
+/// Rounds in which Assay and its peers take turns.
+const ROUNDS: usize = 3;
+
+fn bench_peers(only: &[&str]) -> Result<()> {
+    step("build", cargo(&["build", "--release", "--package", "assay-cli"]))?;
+    peers::peers(&root(), &target_dir()?.join("release/assay"), ROUNDS, only)
 }
 
 fn target_dir() -> Result<PathBuf> {

@@ -11,10 +11,13 @@
 )]
 
 mod ask;
+mod bench;
 mod check;
 mod config;
+mod doctor;
 mod init;
 mod interrupt;
+mod machine;
 mod model;
 mod project;
 mod run;
@@ -93,6 +96,14 @@ enum Command {
         #[command(subcommand)]
         command: ConfigCommand,
     },
+    /// What this machine has, what will be used, what is missing; exit 1 if something will fail.
+    Doctor {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// What this machine computes per second: training, reading, writing, embedding.
+    Bench(bench::BenchArgs),
     /// Models: fetch, and look inside.
     Model {
         #[command(subcommand)]
@@ -201,6 +212,8 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
             print!("{}", config::show(&load()?)?);
             Ok(ExitCode::SUCCESS)
         }
+        Command::Doctor { json } => doctor::doctor(json),
+        Command::Bench(args) => bench::bench(&args),
         Command::Model { command } => model::model(command),
     }
 }

@@ -1,0 +1,258 @@
+//! `assay bench`: what this machine computes per second.
+
+use std::ops::ControlFlow;
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use assay_kernels::{AdamW, adamw_step};
+use assay_model::{Decoder, Encoder, GenerateRequest, Module, PackedBatch, Precision, Sampling};
+use clap::{Args, ValueEnum};
+use serde::{Deserialize, Serialize};
+
+use crate::machine::{self, Machine};
+use crate::model;
+
+#[derive(Args)]
+pub(crate) struct BenchArgs {
+    /// Generating model: catalog name, hf:org/repo/file.gguf, or a path.
+    #[arg(long, default_value = "smollm2-135m-instruct")]
+    model: String,
+    /// Embedding model.
+    #[arg(long, default_value = "all-minilm-l6-v2")]
+    embedder: String,
+    /// Measures only this.
+    #[arg(long, value_enum)]
+    only: Option<Part>,
+    /// Readings of each figure; the median is told.
+    #[arg(long, default_value_t = 5)]
+    rounds: usize,
+    /// Print JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+const OPTIMIZER: AdamW = AdamW { lr: 1e-4, beta1: 0.9, beta2: 0.999, eps: 1e-8, weight_decay: 0.0 };
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Part {
+    Train,
+    Generate,
+    Embed,
+}
+
+/// What was measured; medians. What was not measured is absent.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Figures {
+    model: String,
+    embedder: String,
+    threads: usize,
+    kernel_path: String,
+    rounds: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    train_lora_tokens_per_s: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    train_peak_rss_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prefill_tokens_per_s: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    decode_tokens_per_s: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    decode_batch32_tokens_per_s: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    embed_documents_per_s: Option<f64>,
+}
+
+pub(crate) fn bench(args: &BenchArgs) -> Result<ExitCode> {
+    if args.rounds == 0 {
+        bail!("--rounds must be at least 1");
+    }
+    let machine = Machine::look()?;
+    let mut figures = Figures {
+        model: args.model.clone(),
+        embedder: args.embedder.clone(),
+        threads: machine.threads,
+        kernel_path: machine.kernel_path.to_owned(),
+        rounds: args.rounds,
+        ..Figures::default()
+    };
+    let wanted = |part| args.only.is_none_or(|only| only == part);
+    if wanted(Part::Train) {
+        if args.only == Some(Part::Train) {
+            train(args, &mut figures)?;
+        } else {
+            // In a process of its own, so that its peak memory is training's alone.
+            let own = train_apart(args)?;
+            figures.train_lora_tokens_per_s = own.train_lora_tokens_per_s;
+            figures.train_peak_rss_bytes = own.train_peak_rss_bytes;
+        }
+    }
+    if wanted(Part::Generate) {
+        generate(args, &mut figures)?;
+    }
+    if wanted(Part::Embed) {
+        embed(args, &mut figures)?;
+    }
+    if args.json {
+        println!("{}", serde_json::to_string_pretty(&figures)?);
+    } else {
+        print(&machine, &figures);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print(machine: &Machine, f: &Figures) {
+    println!("{}, {} threads, {}", machine.cpu, f.threads, f.kernel_path);
+    let line = |what: &str, rate: Option<f64>, unit: &str| {
+        if let Some(rate) = rate {
+            println!("{what:<44} {rate:>8.0} {unit}");
+        }
+    };
+    line("LoRA training, rank 16, 4 texts of 256 tokens", f.train_lora_tokens_per_s, "tokens/s");
+    if let Some(bytes) = f.train_peak_rss_bytes {
+        println!("{:<44} {:>8} at most", "  its memory", machine::size(bytes));
+    }
+    line("reading a prompt of 1,024 tokens", f.prefill_tokens_per_s, "tokens/s");
+    line("writing, one answer at a time", f.decode_tokens_per_s, "tokens/s");
+    line("writing, 32 answers at a time", f.decode_batch32_tokens_per_s, "tokens/s");
+    line("embedding documents of about 88 tokens", f.embed_documents_per_s, "documents/s");
+    println!("medians of {} readings; models {} and {}", f.rounds, f.model, f.embedder);
+}
+
+fn train_apart(args: &BenchArgs) -> Result<Figures> {
+    let program = std::env::current_exe().context("which program is this?")?;
+    let rounds = args.rounds.to_string();
+    let out = Command::new(program)
+        .args(["bench", "--only", "train", "--json", "--model", &args.model, "--rounds", &rounds])
+        .stderr(Stdio::inherit())
+        .output()?;
+    if !out.status.success() {
+        bail!("measuring training failed");
+    }
+    Ok(serde_json::from_slice(&out.stdout)?)
+}
+
+/// Steps as `train_lora.py` of the PyTorch peer makes them: 4 texts of 256 tokens, every token but the first
+/// learned, rank 16 on all linear layers, the optimizer included.
+fn train(args: &BenchArgs, figures: &mut Figures) -> Result<()> {
+    let decoder = model::open_decoder(&args.model, Precision::Bf16)?;
+    let rows: Vec<Vec<u32>> = (0..4).map(|i| text(&decoder, 256, i)).collect();
+    let supervised: Vec<bool> = (0..256).map(|i| i > 0).collect();
+    let batch = PackedBatch::pack(rows.iter().map(|r| (&r[..], &supervised[..])));
+    let mut adapter = decoder.new_adapter(16, 32.0, &Module::ALL, 1);
+    let mut gradients = adapter.zeros_like();
+    let n = adapter.parameters().len();
+    let (mut m, mut v) = (vec![0.0; n], vec![0.0; n]);
+    let mut steps = 0;
+    let rate = median(args.rounds, &mut || {
+        let start = Instant::now();
+        gradients.parameters_mut().fill(0.0);
+        let divisor = batch.targets() as f64;
+        decoder.loss_and_gradients(&batch, &adapter, divisor, &mut gradients, false)?;
+        steps += 1;
+        let gradient = gradients.parameters();
+        adamw_step(adapter.parameters_mut(), gradient, &mut m, &mut v, &OPTIMIZER, steps);
+        Ok(1024.0 / start.elapsed().as_secs_f64())
+    })?;
+    figures.train_lora_tokens_per_s = Some(rate);
+    figures.train_peak_rss_bytes = machine::peak_memory();
+    Ok(())
+}
+
+fn generate(args: &BenchArgs, figures: &mut Figures) -> Result<()> {
+    let decoder = model::open_decoder(&args.model, Precision::Bf16)?;
+    let mut salt = 0;
+    // New texts each time: what was read before must not be known.
+    let mut requests = |n: usize, prompt: usize, new: usize| -> Vec<GenerateRequest> {
+        (0..n)
+            .map(|_| {
+                salt += 1;
+                GenerateRequest {
+                    tokens: text(&decoder, prompt, salt),
+                    max_new_tokens: new,
+                    sampling: Sampling::GREEDY,
+                    stop: Vec::new(),
+                }
+            })
+            .collect()
+    };
+    let run = |requests: &[GenerateRequest]| {
+        decoder.generate(requests, None, &mut |_, _| ControlFlow::Continue(()))
+    };
+    figures.prefill_tokens_per_s = Some(median(args.rounds, &mut || {
+        let requests = requests(1, 1024, 1);
+        let start = Instant::now();
+        run(&requests)?;
+        Ok(1024.0 / start.elapsed().as_secs_f64())
+    })?);
+    let mut decode = |n: usize, new: usize| {
+        median(args.rounds, &mut || {
+            let done = run(&requests(n, 16, new))?;
+            let tokens: usize = done.iter().map(|g| g.tokens.len() - 1).sum();
+            let ms: f64 = done.iter().map(|g| g.decode_ms).sum();
+            Ok(tokens as f64 / ms * 1e3)
+        })
+    };
+    figures.decode_tokens_per_s = Some(decode(1, 128)?);
+    figures.decode_batch32_tokens_per_s = Some(decode(32, 64)?);
+    Ok(())
+}
+
+/// Documents of 88 tokens on average, tokenisation included.
+fn embed(args: &BenchArgs, figures: &mut Figures) -> Result<()> {
+    const WORDS: &[&str] = &[
+        "the",
+        "water",
+        "of",
+        "valve",
+        "and",
+        "sensor",
+        "in",
+        "greenhouse",
+        "to",
+        "temperature",
+        "is",
+        "night",
+        "for",
+        "plants",
+        "with",
+        "controller",
+        "after",
+        "season",
+        "when",
+        "light",
+    ];
+    let found = model::resolve(&args.embedder)?;
+    let encoder = Encoder::open(&found.path, Precision::Bf16)?;
+    let documents: Vec<String> = (0..128usize)
+        .map(|i| {
+            let words = 54 + i * 37 % 65;
+            (0..words)
+                .map(|j| WORDS[(i * 7 + j * 13 + j * j) % WORDS.len()])
+                .collect::<Vec<_>>()
+                .join(" ")
+        })
+        .collect();
+    let texts: Vec<&str> = documents.iter().map(String::as_str).collect();
+    figures.embed_documents_per_s = Some(median(args.rounds, &mut || {
+        let start = Instant::now();
+        encoder.embed(&texts)?;
+        Ok(texts.len() as f64 / start.elapsed().as_secs_f64())
+    })?);
+    Ok(())
+}
+
+/// Some text of `n` tokens, another one for each `salt`.
+fn text(decoder: &Decoder, n: usize, salt: usize) -> Vec<u32> {
+    let plain = decoder.config().vocab - 20;
+    (0..n).map(|i| 20 + ((i * 7919 + salt * 104_729) % plain) as u32).collect()
+}
+
+/// The median of `rounds` readings, after one that is thrown away.
+fn median(rounds: usize, read: &mut dyn FnMut() -> Result<f64>) -> Result<f64> {
+    read()?;
+    let mut readings = (0..rounds).map(|_| read()).collect::<Result<Vec<f64>>>()?;
+    readings.sort_by(f64::total_cmp);
+    let upper = readings[rounds / 2];
+    Ok(if rounds.is_multiple_of(2) { (readings[rounds / 2 - 1] + upper) / 2.0 } else { upper })
+}
