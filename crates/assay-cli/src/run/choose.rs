@@ -11,7 +11,7 @@ use crate::config::CandidateName;
 use crate::interrupt;
 
 /// Version of this step: raise it when prompts or the choice change.
-const VERSION: u32 = 2;
+const VERSION: u32 = 3;
 
 /// Solved examples with sources that `rag` tries.
 const CITED_SHOTS: usize = 2;
