@@ -5,10 +5,10 @@
 use std::time::Instant;
 
 use assay_kernels::{
-    AdamW, CachedQuery, Heads, PackedMatrix, Path, Precision, QuantFormat, QuantMatrix, Rope,
-    RopeTable, adamw_step, attention_backward, attention_bidirectional, attention_decode,
-    attention_forward, attention_step, gelu, gemm, layer_norm, linear_cross_entropy, linear_nll,
-    matmul, quant_matmul, rms_norm, rms_norm_backward, rope, silu_mul, silu_mul_backward,
+    AdamW, CachedQuery, Gate, Heads, PackedMatrix, Path, Precision, QuantFormat, QuantMatrix, Rope,
+    RopeTable, Scores, adamw_step, attention_backward, attention_bidirectional, attention_decode,
+    attention_forward, attention_step, gate_mul, gate_mul_backward, gelu, gemm, layer_norm,
+    linear_cross_entropy, linear_nll, matmul, quant_matmul, rms_norm, rms_norm_backward, rope,
     softmax_rows, with_path,
 };
 
@@ -113,18 +113,19 @@ fn lora() {
 }
 
 fn attention() {
+    let scores = Scores { scale: 0.125, window: None };
     let heads = Heads { heads: 9, kv_heads: 3, head_dim: 64 };
     for segments in [vec![0, 256, 512, 768, 1024], vec![0, 1024]] {
         let t = 1024;
         let (q, k, v) = (values(t * 576), values(t * 192), values(t * 192));
         let (mut out, mut lse) = (vec![0.0; t * 576], vec![0.0; t * 9]);
         let s =
-            seconds(|| attention_forward(&q, &k, &v, &segments, heads, 0.125, &mut out, &mut lse));
+            seconds(|| attention_forward(&q, &k, &v, &segments, heads, scores, &mut out, &mut lse));
         println!("  attention forward {segments:?}: {:.2} ms", s * 1e3);
         let (mut dq, mut dk, mut dv) = (q.clone(), k.clone(), v.clone());
         let s = seconds(|| {
             attention_backward(
-                &q, &q, &k, &v, &out, &lse, &segments, heads, 0.125, &mut dq, &mut dk, &mut dv,
+                &q, &q, &k, &v, &out, &lse, &segments, heads, scores, &mut dq, &mut dk, &mut dv,
             );
         });
         println!("  attention backward {segments:?}: {:.2} ms", s * 1e3);
@@ -132,14 +133,14 @@ fn attention() {
     for (batch, past) in [(1, 256), (1, 1024), (8, 512)] {
         let cache = values((past + 1) * 192);
         let (q, mut out) = (values(batch * 576), vec![0.0; batch * 576]);
-        type Attend = fn(&mut [CachedQuery<'_>], Heads, f32);
+        type Attend = fn(&mut [CachedQuery<'_>], Heads, Scores);
         for (name, attend) in [("decode", attention_decode as Attend), ("step", attention_step)] {
             let s = seconds(|| {
                 let rows = q.chunks(576).zip(out.chunks_mut(576));
                 let mut sequences: Vec<_> = rows
                     .map(|(q, out)| CachedQuery { q, k_cache: &cache, v_cache: &cache, past, out })
                     .collect();
-                attend(&mut sequences, heads, 0.125);
+                attend(&mut sequences, heads, scores);
             });
             println!("  attention {name} {batch} x {past}: {:.1} us", s * 1e6);
         }
@@ -188,10 +189,10 @@ fn rows() {
     }
     let (gate, up) = (values(t * ff), values(t * ff));
     let (mut a, mut b) = (gate.clone(), gate.clone());
-    let s = seconds(|| silu_mul(&gate, &up, &mut a));
+    let s = seconds(|| gate_mul(Gate::Silu, &gate, &up, &mut a));
     print("silu_mul 1024x1536", s, t * ff * 12);
     let dy = a.clone();
-    let s = seconds(|| silu_mul_backward(&dy, &gate, &up, &mut a, &mut b));
+    let s = seconds(|| gate_mul_backward(Gate::Silu, &dy, &gate, &up, &mut a, &mut b));
     print("silu_mul_backward 1024x1536", s, t * ff * 20);
     let s = seconds(|| gelu(&mut a));
     print("gelu 1024x1536", s, t * ff * 8);

@@ -3,91 +3,132 @@
 use rayon::prelude::*;
 
 use crate::dispatch::{Path, kernel};
-use crate::simd::LANES;
+use crate::simd::{LANES, Vector};
 
 /// Values per parallel task, a multiple of `row`: enough to pay for the thread.
 pub(crate) fn task_len(row: usize) -> usize {
     (1usize << 15).div_ceil(row) * row
 }
 
-/// SwiGLU: `out = silu(gate) · up`, element by element (Shazeer 2020).
+/// Activation of the gate of a feed-forward part (Shazeer 2020): `g · σ(u)` for some `u(g)`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Gate {
+    /// SiLU, `u = g`: SwiGLU, as in Llama.
+    Silu,
+    /// GELU in its tanh form, `u = √(8/π) · (g + 0.044715 g³)` (Hendrycks and Gimpel 2016): GeGLU, as
+    /// in Gemma.
+    GeluTanh,
+}
+
+impl Gate {
+    /// `(a, b)` of `u = g · (a + b · g²)`.
+    pub(crate) fn coefficients(self) -> (f32, f32) {
+        const ROOT: f32 = 1.595_769; // √(8/π)
+        match self {
+            Gate::Silu => (1.0, 0.0),
+            Gate::GeluTanh => (ROOT, ROOT * 0.044_715),
+        }
+    }
+}
+
+/// `out = activation(gate) · up`, element by element.
 ///
 /// # Panics
 /// When the lengths differ.
-pub fn silu_mul(gate: &[f32], up: &[f32], out: &mut [f32]) {
-    assert_eq!(gate.len(), up.len(), "silu_mul: lengths");
-    assert_eq!(gate.len(), out.len(), "silu_mul: lengths");
+pub fn gate_mul(activation: Gate, gate: &[f32], up: &[f32], out: &mut [f32]) {
+    assert_eq!(gate.len(), up.len(), "gate_mul: lengths");
+    assert_eq!(gate.len(), out.len(), "gate_mul: lengths");
     let (path, len) = (Path::current(), task_len(LANES));
     let inputs = gate.par_chunks(len).zip(up.par_chunks(len));
     inputs.zip(out.par_chunks_mut(len)).for_each(|((gate, up), out)| {
         // SAFETY: the path is available and the lengths agree.
-        unsafe { silu_mul_kernel(path, gate, up, out) };
+        unsafe { gate_mul_kernel(path, activation, gate, up, out) };
     });
 }
 
+/// `(σ(u), u')` of [`Gate::coefficients`]; beyond |g| = 100 the sigmoid has long saturated.
+#[inline(always)]
+unsafe fn sigmoid_and_slope<V: Vector>(g: V, (a, b): (V, V)) -> (V, V) {
+    unsafe {
+        let bg2 = b.mul(g.mul(g).min(V::splat(1e4)));
+        (g.mul(a.add(bg2)).sigmoid(), bg2.mul_add(V::splat(3.0), a))
+    }
+}
+
 kernel! {
-    fn silu_mul_kernel<V>(gate: &[f32], up: &[f32], out: &mut [f32]) {
+    fn gate_mul_kernel<V>(activation: Gate, gate: &[f32], up: &[f32], out: &mut [f32]) {
         unsafe {
+            let (a, b) = activation.coefficients();
+            let u = (V::splat(a), V::splat(b));
             let whole = out.len() / LANES * LANES;
             let (gate, up, n) = (gate.as_ptr(), up.as_ptr(), out.len() - whole);
             let out = out.as_mut_ptr();
             for i in (0..whole).step_by(LANES) {
                 let g = V::load(gate.add(i));
-                g.mul(g.sigmoid()).mul(V::load(up.add(i))).store(out.add(i));
+                g.mul(sigmoid_and_slope(g, u).0).mul(V::load(up.add(i))).store(out.add(i));
             }
             if n > 0 {
                 let g = V::load_partial(gate.add(whole), n);
-                let y = g.mul(g.sigmoid()).mul(V::load_partial(up.add(whole), n));
+                let y = g.mul(sigmoid_and_slope(g, u).0).mul(V::load_partial(up.add(whole), n));
                 y.store_partial(out.add(whole), n);
             }
         }
     }
 }
 
-/// Backward of [`silu_mul`]; `dgate` and `dup` are overwritten.
+/// Backward of [`gate_mul`]; `dgate` and `dup` are overwritten.
 ///
 /// # Panics
 /// When the lengths differ.
-pub fn silu_mul_backward(dy: &[f32], gate: &[f32], up: &[f32], dgate: &mut [f32], dup: &mut [f32]) {
+pub fn gate_mul_backward(
+    activation: Gate,
+    dy: &[f32],
+    gate: &[f32],
+    up: &[f32],
+    dgate: &mut [f32],
+    dup: &mut [f32],
+) {
     for len in [gate.len(), up.len(), dgate.len(), dup.len()] {
-        assert_eq!(len, dy.len(), "silu_mul_backward: lengths");
+        assert_eq!(len, dy.len(), "gate_mul_backward: lengths");
     }
     let (path, len) = (Path::current(), task_len(LANES));
     let inputs = dy.par_chunks(len).zip(gate.par_chunks(len)).zip(up.par_chunks(len));
     let outputs = dgate.par_chunks_mut(len).zip(dup.par_chunks_mut(len));
     inputs.zip(outputs).for_each(|(((dy, gate), up), (dgate, dup))| {
         // SAFETY: the path is available and the lengths agree.
-        unsafe { silu_mul_backward_kernel(path, dy, gate, up, dgate, dup) };
+        unsafe { gate_mul_backward_kernel(path, activation, dy, gate, up, dgate, dup) };
     });
 }
 
 kernel! {
-    fn silu_mul_backward_kernel<V>(
-        dy: &[f32], gate: &[f32], up: &[f32], dgate: &mut [f32], dup: &mut [f32],
+    fn gate_mul_backward_kernel<V>(
+        activation: Gate, dy: &[f32], gate: &[f32], up: &[f32], dgate: &mut [f32], dup: &mut [f32],
     ) {
         unsafe {
             #[inline(always)]
-            unsafe fn step<V: crate::simd::Vector>(dy: V, g: V, up: V) -> (V, V) {
+            unsafe fn step<V: Vector>(u: (V, V), dy: V, g: V, up: V) -> (V, V) {
                 unsafe {
-                    let (s, one) = (g.sigmoid(), V::splat(1.0));
-                    let silu = g.mul(s);
-                    // silu' = s · (1 + g · (1 - s))
-                    let slope = s.mul(g.mul_add(one.sub(s), one));
-                    (dy.mul(up).mul(slope), dy.mul(silu))
+                    let ((s, du), one) = (sigmoid_and_slope(g, u), V::splat(1.0));
+                    // (g · σ(u))' = s · (1 + g · (1 - s) · u')
+                    let slope = s.mul(g.mul(one.sub(s)).mul_add(du, one));
+                    (dy.mul(up).mul(slope), dy.mul(g.mul(s)))
                 }
             }
+            let (a, b) = activation.coefficients();
+            let u = (V::splat(a), V::splat(b));
             let whole = dy.len() / LANES * LANES;
             let n = dy.len() - whole;
             let (dy, gate, up) = (dy.as_ptr(), gate.as_ptr(), up.as_ptr());
             let (dgate, dup) = (dgate.as_mut_ptr(), dup.as_mut_ptr());
             for i in (0..whole).step_by(LANES) {
                 let (dg, du) =
-                    step(V::load(dy.add(i)), V::load(gate.add(i)), V::load(up.add(i)));
+                    step(u, V::load(dy.add(i)), V::load(gate.add(i)), V::load(up.add(i)));
                 dg.store(dgate.add(i));
                 du.store(dup.add(i));
             }
             if n > 0 {
                 let (dg, du) = step(
+                    u,
                     V::load_partial(dy.add(whole), n),
                     V::load_partial(gate.add(whole), n),
                     V::load_partial(up.add(whole), n),
@@ -114,7 +155,7 @@ kernel! {
     fn gelu_kernel<V>(x: &mut [f32]) {
         unsafe {
             #[inline(always)]
-            unsafe fn step<V: crate::simd::Vector>(x: V) -> V {
+            unsafe fn step<V: Vector>(x: V) -> V {
                 unsafe {
                     let (zero, one) = (V::splat(0.0), V::splat(1.0));
                     let z = x.mul(V::splat(std::f32::consts::FRAC_1_SQRT_2));

@@ -51,6 +51,22 @@ impl Heads {
     }
 }
 
+/// How a causal attention weighs keys.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Scores {
+    /// Factor on the product of query and key, mostly `1 / sqrt(head_dim)`.
+    pub scale: f32,
+    /// Keys that a query sees at most, its own the last of them; at least 1. `None`: all before it.
+    pub window: Option<usize>,
+}
+
+impl Scores {
+    /// First key that a query sees whose last is `end - 1`.
+    fn first_seen(self, end: usize) -> usize {
+        self.window.map_or(0, |window| end.saturating_sub(window))
+    }
+}
+
 /// Causal attention within each segment.
 ///
 /// `q`, `out`: `[t, heads * head_dim]`; `k`, `v`: `[t, kv_heads * head_dim]`; `lse [t, heads]`
@@ -65,14 +81,14 @@ pub fn attention_forward(
     v: &[f32],
     segments: &[usize],
     heads: Heads,
-    scale: f32,
+    scores: Scores,
     out: &mut [f32],
     lse: &mut [f32],
 ) {
     let t = check(q, k, v, segments, heads);
     assert_eq!(out.len(), q.len(), "attention: output length");
     assert_eq!(lse.len(), t * heads.heads, "attention: lse length");
-    packed_forward(q, k, v, segments, heads, scale, true, out, Some(lse));
+    packed_forward(q, k, v, segments, heads, scores, true, out, Some(lse));
 }
 
 /// Backward of [`attention_forward`]; `dq`, `dk`, `dv` are overwritten.
@@ -88,7 +104,7 @@ pub fn attention_backward(
     lse: &[f32],
     segments: &[usize],
     heads: Heads,
-    scale: f32,
+    scores: Scores,
     dq: &mut [f32],
     dk: &mut [f32],
     dv: &mut [f32],
@@ -112,7 +128,7 @@ pub fn attention_backward(
         let (q_at, kv_at) = (start * heads.width(), start * heads.kv_width());
         let task = Backward {
             heads,
-            scale,
+            scores,
             kv_head,
             len,
             dout: &dout[q_at..],
@@ -149,7 +165,8 @@ pub fn attention_bidirectional(
     let heads = Heads { heads, kv_heads: heads, head_dim };
     check(q, k, v, segments, heads);
     assert_eq!(out.len(), q.len(), "attention: output length");
-    packed_forward(q, k, v, segments, heads, scale, false, out, None);
+    let scores = Scores { scale, window: None };
+    packed_forward(q, k, v, segments, heads, scores, false, out, None);
 }
 
 /// Causal attention of `n` new tokens to a cache that ends with them.
@@ -166,10 +183,10 @@ pub fn attention_cached(
     v_cache: &[f32],
     past: usize,
     heads: Heads,
-    scale: f32,
+    scores: Scores,
     out: &mut [f32],
 ) {
-    attention_decode(&mut [CachedQuery { q, k_cache, v_cache, past, out }], heads, scale);
+    attention_decode(&mut [CachedQuery { q, k_cache, v_cache, past, out }], heads, scores);
 }
 
 /// New tokens of one sequence and its cache; see [`attention_cached`] for the shapes.
@@ -191,7 +208,7 @@ pub struct CachedQuery<'a> {
 ///
 /// # Panics
 /// When a length does not match its shape.
-pub fn attention_decode(sequences: &mut [CachedQuery<'_>], heads: Heads, scale: f32) {
+pub fn attention_decode(sequences: &mut [CachedQuery<'_>], heads: Heads, scores: Scores) {
     let path = Path::current();
     let mut tasks = Vec::new();
     for s in sequences.iter_mut() {
@@ -206,7 +223,7 @@ pub fn attention_decode(sequences: &mut [CachedQuery<'_>], heads: Heads, scale: 
             for kv_head in 0..heads.kv_heads {
                 let task = Forward {
                     heads,
-                    scale,
+                    scores,
                     causal: true,
                     kv_head,
                     first,
@@ -239,7 +256,7 @@ pub fn attention_decode(sequences: &mut [CachedQuery<'_>], heads: Heads, scale: 
 ///
 /// # Panics
 /// When a length does not match its shape.
-pub fn attention_step(sequences: &mut [CachedQuery<'_>], heads: Heads, scale: f32) {
+pub fn attention_step(sequences: &mut [CachedQuery<'_>], heads: Heads, scores: Scores) {
     let path = Path::current();
     let mut tasks = Vec::with_capacity(sequences.len() * heads.kv_heads);
     let mut work = 0;
@@ -253,10 +270,15 @@ pub fn attention_step(sequences: &mut [CachedQuery<'_>], heads: Heads, scale: f3
             "attention_step: value cache too short"
         );
         let out = Shared(s.out.as_mut_ptr());
+        let first = scores.first_seen(keys);
+        let (k, v) =
+            (&s.k_cache[first * heads.kv_width()..], &s.v_cache[first * heads.kv_width()..]);
+        let (scale, keys) = (scores.scale, keys - first);
         work += 2 * keys * heads.width();
-        tasks.extend((0..heads.kv_heads).map(|kv_head| {
-            (Step { heads, scale, kv_head, keys, q: s.q, k: s.k_cache, v: s.v_cache }, out)
-        }));
+        tasks.extend(
+            (0..heads.kv_heads)
+                .map(|kv_head| (Step { heads, scale, kv_head, keys, q: s.q, k, v }, out)),
+        );
     }
     let run = |i: usize| {
         let (task, out) = &tasks[i];
@@ -278,7 +300,7 @@ fn packed_forward(
     v: &[f32],
     segments: &[usize],
     heads: Heads,
-    scale: f32,
+    scores: Scores,
     causal: bool,
     out: &mut [f32],
     lse: Option<&mut [f32]>,
@@ -293,7 +315,7 @@ fn packed_forward(
             tasks.extend((0..heads.kv_heads).map(|kv_head| {
                 let task = Forward {
                     heads,
-                    scale,
+                    scores,
                     causal,
                     kv_head,
                     first,

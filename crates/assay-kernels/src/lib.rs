@@ -46,9 +46,9 @@ mod simd;
 mod team;
 mod tile;
 
-pub use activation::{gelu, silu_mul, silu_mul_backward, softmax_rows};
+pub use activation::{Gate, gate_mul, gate_mul_backward, gelu, softmax_rows};
 pub use attention::{
-    CachedQuery, Heads, attention_backward, attention_bidirectional, attention_cached,
+    CachedQuery, Heads, Scores, attention_backward, attention_bidirectional, attention_cached,
     attention_decode, attention_forward, attention_step,
 };
 pub use dispatch::dispatch;

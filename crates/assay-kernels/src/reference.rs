@@ -1,7 +1,7 @@
 //! Scalar references: what the kernels compute, written to be read. For tests.
 #![allow(missing_docs, reason = "hidden; documented at the kernel of the same name")]
 
-use crate::{AdamW, Heads, Rope, RopeTable};
+use crate::{AdamW, Gate, Heads, Rope, RopeTable, Scores};
 
 pub fn dot(a: &[f32], b: &[f32]) -> f32 {
     a.iter().zip(b).map(|(x, y)| x * y).sum()
@@ -98,17 +98,31 @@ fn sigmoid(x: f32) -> f32 {
     1.0 / (1.0 + (-x).exp())
 }
 
-pub fn silu_mul(gate: &[f32], up: &[f32], out: &mut [f32]) {
+/// The activation and its slope at `g`.
+fn activate(activation: Gate, g: f32) -> (f32, f32) {
+    let (a, b) = activation.coefficients();
+    let (s, du) = (sigmoid(g * (a + b * g * g)), a + 3.0 * b * g * g);
+    (g * s, s + g * s * (1.0 - s) * du)
+}
+
+pub fn gate_mul(activation: Gate, gate: &[f32], up: &[f32], out: &mut [f32]) {
     for i in 0..out.len() {
-        out[i] = gate[i] * sigmoid(gate[i]) * up[i];
+        out[i] = activate(activation, gate[i]).0 * up[i];
     }
 }
 
-pub fn silu_mul_backward(dy: &[f32], gate: &[f32], up: &[f32], dgate: &mut [f32], dup: &mut [f32]) {
+pub fn gate_mul_backward(
+    activation: Gate,
+    dy: &[f32],
+    gate: &[f32],
+    up: &[f32],
+    dgate: &mut [f32],
+    dup: &mut [f32],
+) {
     for i in 0..dy.len() {
-        let (g, s) = (gate[i], sigmoid(gate[i]));
-        dup[i] = dy[i] * g * s;
-        dgate[i] = dy[i] * up[i] * s * (1.0 + g * (1.0 - s));
+        let (y, slope) = activate(activation, gate[i]);
+        dup[i] = dy[i] * y;
+        dgate[i] = dy[i] * up[i] * slope;
     }
 }
 
@@ -186,13 +200,18 @@ fn query(
     max + sum.ln()
 }
 
+/// First key that is seen where `end` is the first that is not.
+fn first_seen(scores: Scores, end: usize) -> usize {
+    scores.window.map_or(0, |window| end.saturating_sub(window))
+}
+
 pub fn attention(
     q: &[f32],
     k: &[f32],
     v: &[f32],
     segments: &[usize],
     heads: Heads,
-    scale: f32,
+    scores: Scores,
     causal: bool,
     out: &mut [f32],
     lse: &mut [f32],
@@ -201,16 +220,17 @@ pub fn attention(
     for segment in segments.windows(2) {
         for i in segment[0]..segment[1] {
             let end = if causal { i + 1 } else { segment[1] };
+            let start = first_seen(scores, end).max(segment[0]);
             for h in 0..heads.heads {
                 let at = (i * heads.heads + h) * d;
                 lse[i * heads.heads + h] = query(
                     &q[at..][..d],
                     k,
                     v,
-                    segment[0]..end,
+                    start..end,
                     h,
                     heads,
-                    scale,
+                    scores.scale,
                     &mut out[at..][..d],
                 );
             }
@@ -224,15 +244,16 @@ pub fn attention_cached(
     v_cache: &[f32],
     past: usize,
     heads: Heads,
-    scale: f32,
+    scores: Scores,
     out: &mut [f32],
 ) {
     let d = heads.head_dim;
     for i in 0..q.len() / heads.width() {
         for h in 0..heads.heads {
             let at = (i * heads.heads + h) * d;
-            let keys = 0..past + i + 1;
-            query(&q[at..][..d], k_cache, v_cache, keys, h, heads, scale, &mut out[at..][..d]);
+            let keys = first_seen(scores, past + i + 1)..past + i + 1;
+            let out = &mut out[at..][..d];
+            query(&q[at..][..d], k_cache, v_cache, keys, h, heads, scores.scale, out);
         }
     }
 }
@@ -246,7 +267,7 @@ pub fn attention_backward(
     lse: &[f32],
     segments: &[usize],
     heads: Heads,
-    scale: f32,
+    Scores { scale, window }: Scores,
     dq: &mut [f32],
     dk: &mut [f32],
     dv: &mut [f32],
@@ -260,7 +281,8 @@ pub fn attention_backward(
             for h in 0..heads.heads {
                 let at = (i * heads.heads + h) * d;
                 let delta = dot(&dout[at..][..d], &out[at..][..d]);
-                for j in segment[0]..=i {
+                let start = first_seen(Scores { scale, window }, i + 1).max(segment[0]);
+                for j in start..=i {
                     let kv = j * kw + h / heads.group() * d;
                     let s = scale * dot(&q[at..][..d], &k[kv..][..d]);
                     let p = (s - lse[i * heads.heads + h]).exp();

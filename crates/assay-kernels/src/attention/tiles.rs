@@ -3,7 +3,9 @@
 //! Key blocks start at the first key of a document, whatever the queries are, and a masked key adds
 //! exact zeros. Hence a query has the same bits in any block and with any cache.
 
-use super::{Heads, QUERY_BLOCK};
+use std::ops::Range;
+
+use super::{Heads, QUERY_BLOCK, Scores};
 use crate::activation::{exp_row, max_row, scale_row};
 use crate::dispatch::{Path, kernel};
 use crate::gemm::dot_kernel;
@@ -17,7 +19,7 @@ const KEY_BLOCK: usize = 128;
 /// One block of queries of one document and the query heads of one key head.
 pub(super) struct Forward<'a> {
     pub(super) heads: Heads,
-    pub(super) scale: f32,
+    pub(super) scores: Scores,
     pub(super) causal: bool,
     pub(super) kv_head: usize,
     /// First query of the block, in `q`.
@@ -36,12 +38,14 @@ pub(super) struct Forward<'a> {
 impl Forward<'_> {
     /// Multiply-adds, roughly.
     pub(super) fn work(&self) -> usize {
-        2 * self.queries * self.heads.group() * self.heads.head_dim * self.keys
+        let keys = self.scores.window.map_or(self.keys, |w| self.keys.min(w + self.queries));
+        2 * self.queries * self.heads.group() * self.heads.head_dim * keys
     }
 
     /// Keys that query `i` of the block sees.
-    fn visible(&self, i: usize) -> usize {
-        if self.causal { self.past + self.first + i + 1 } else { self.keys }
+    fn visible(&self, i: usize) -> Range<usize> {
+        let end = if self.causal { self.past + self.first + i + 1 } else { self.keys };
+        self.scores.first_seen(end)..end
     }
 }
 
@@ -66,9 +70,10 @@ pub(super) unsafe fn forward(path: Path, b: &Forward<'_>, out: *mut f32, lse: Op
         sums.fill(0.0);
         max.fill(f32::NEG_INFINITY);
         total.fill(0.0);
-        let visible = b.visible(b.queries - 1);
-        for start in (0..visible).step_by(KEY_BLOCK) {
-            let len = KEY_BLOCK.min(visible - start);
+        let end = b.visible(b.queries - 1).end;
+        let first_block = b.visible(0).start / KEY_BLOCK * KEY_BLOCK;
+        for start in (first_block..end).step_by(KEY_BLOCK) {
+            let len = KEY_BLOCK.min(end - start);
             let (kw, at) = (b.heads.kv_width(), b.kv_head * d);
             let keys_t = right_transposed(path, &b.k[start * kw + at..], kw, (d, len), keys);
             let values = right(path, &b.v[start * kw + at..], kw, (len, d), values);
@@ -81,11 +86,11 @@ pub(super) unsafe fn forward(path: Path, b: &Forward<'_>, out: *mut f32, lse: Op
                     multiply(path, (product_rows, len, d), q, keys_t, c, false);
                     for i in 0..product_rows {
                         let row = first + i;
-                        let visible = b.visible(row % b.queries).saturating_sub(start).min(len);
+                        let visible = within(b.visible(row % b.queries), start, len);
                         let scores = &mut scores[i * KEY_BLOCK..][..len];
                         let sums = &mut sums[row * padded..][..padded];
                         let state = (&mut max[row], &mut total[row]);
-                        online_softmax(path, scores, visible, b.scale, sums, state);
+                        online_softmax(path, scores, visible, b.scores.scale, sums, state);
                     }
                     let p = left(path, scores, KEY_BLOCK, (product_rows, len), left_scratch);
                     let c = (sums[first * padded..].as_mut_ptr(), padded);
@@ -109,17 +114,29 @@ pub(super) unsafe fn forward(path: Path, b: &Forward<'_>, out: *mut f32, lse: Op
     });
 }
 
+/// The part of `keys` that lies in the block of `len` keys from `start`, counted from there.
+fn within(keys: Range<usize>, start: usize, len: usize) -> Range<usize> {
+    let end = keys.end.saturating_sub(start).min(len);
+    keys.start.saturating_sub(start).min(end)..end
+}
+
+/// Zeros what is not visible and returns what is.
+fn mask(row: &mut [f32], visible: Range<usize>) -> &mut [f32] {
+    row[..visible.start].fill(0.0);
+    row[visible.end..].fill(0.0);
+    &mut row[visible]
+}
+
 /// Turns unscaled scores into weights relative to the running maximum and rescales what was summed so far.
 unsafe fn online_softmax(
     path: Path,
     scores: &mut [f32],
-    visible: usize,
+    visible: Range<usize>,
     scale: f32,
     sums: &mut [f32],
     (max, total): (&mut f32, &mut f32),
 ) {
-    let (seen, masked) = scores.split_at_mut(visible);
-    masked.fill(0.0);
+    let seen = mask(scores, visible);
     if seen.is_empty() {
         return;
     }
@@ -140,7 +157,7 @@ unsafe fn online_softmax(
 /// One document and one key head of the backward pass. Slices start at the document.
 pub(super) struct Backward<'a> {
     pub(super) heads: Heads,
-    pub(super) scale: f32,
+    pub(super) scores: Scores,
     pub(super) kv_head: usize,
     /// Tokens of the document.
     pub(super) len: usize,
@@ -210,7 +227,9 @@ pub(super) unsafe fn backward(
             let keys = right(path, &b.k[at..], kw, (len, d), keys);
             dks.fill(0.0);
             dvs.fill(0.0);
-            for (first, g) in (start..b.len)
+            // The last query that sees a key of the block is a window behind it.
+            let end = b.scores.window.map_or(b.len, |w| b.len.min(start + len - 1 + w));
+            for (first, g) in (start..end)
                 .step_by(QUERY_BLOCK)
                 .flat_map(|first| (0..group).map(move |g| (first, g)))
             {
@@ -229,15 +248,12 @@ pub(super) unsafe fn backward(
                     multiply(path, across, dout, v_t, (ds.as_mut_ptr(), KEY_BLOCK), false);
                     for i in 0..queries {
                         let row = first + i;
-                        let visible = (row + 1 - start).min(len);
-                        let p = &mut p[i * KEY_BLOCK..][..len];
-                        let ds = &mut ds[i * KEY_BLOCK..][..len];
-                        p[visible..].fill(0.0);
-                        ds[visible..].fill(0.0);
-                        let (p, ds) = (&mut p[..visible], &mut ds[..visible]);
-                        scale_row(path, p, b.scale);
+                        let visible = within(b.scores.first_seen(row + 1)..row + 1, start, len);
+                        let p = mask(&mut p[i * KEY_BLOCK..][..len], visible.clone());
+                        let ds = mask(&mut ds[i * KEY_BLOCK..][..len], visible);
+                        scale_row(path, p, b.scores.scale);
                         exp_row(path, p, b.lse[row * b.heads.heads + head(g)]);
-                        score_gradient(path, p, delta[g * b.len + row], b.scale, ds);
+                        score_gradient(path, p, delta[g * b.len + row], b.scores.scale, ds);
                     }
                     // Transposed, so that the scores need not be.
                     let to_keys = (d, len, queries);

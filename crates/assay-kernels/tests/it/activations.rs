@@ -1,8 +1,8 @@
 //! Norms, rotary embedding, activations, softmax and the optimiser.
 
 use assay_kernels::{
-    AdamW, Rope, RopeTable, adamw_step, gelu, layer_norm, reference, rms_norm, rms_norm_backward,
-    rope, rope_backward, silu_mul, silu_mul_backward, softmax_rows, sum_of_squares,
+    AdamW, Gate, Rope, RopeTable, adamw_step, gate_mul, gate_mul_backward, gelu, layer_norm,
+    reference, rms_norm, rms_norm_backward, rope, rope_backward, softmax_rows, sum_of_squares,
 };
 use proptest::prelude::*;
 
@@ -37,19 +37,23 @@ proptest! {
     }
 
     #[test]
-    fn gates(len in 0usize..100, spread in 0.1f32..60.0) {
+    fn gates(
+        len in 0usize..100,
+        spread in 0.1f32..60.0,
+        kind in prop_oneof![Just(Gate::Silu), Just(Gate::GeluTanh)],
+    ) {
         let gate: Vec<f32> = values(len, 1).iter().map(|v| v * spread).collect();
         let (up, dy) = (values(len, 2), values(len, 3));
         let mut want = [vec![0.0; len], vec![0.0; len], vec![0.0; len], gate.clone()];
         let mut got = want.clone();
         let [y, dg, du, g] = &mut want;
-        reference::silu_mul(&gate, &up, y);
-        reference::silu_mul_backward(&dy, &gate, &up, dg, du);
+        reference::gate_mul(kind, &gate, &up, y);
+        reference::gate_mul_backward(kind, &dy, &gate, &up, dg, du);
         reference::gelu(g);
         on_every_path(|_| {
             let [y, dg, du, g] = &mut got;
-            silu_mul(&gate, &up, y);
-            silu_mul_backward(&dy, &gate, &up, dg, du);
+            gate_mul(kind, &gate, &up, y);
+            gate_mul_backward(kind, &dy, &gate, &up, dg, du);
             g.copy_from_slice(&gate);
             gelu(g);
             for (got, want) in got.iter().zip(&want) {
@@ -133,15 +137,17 @@ fn gradients_by_differences() {
         };
         assert_gradient(&x, &dx, loss, "rms_norm");
 
-        let (mut dgate, mut dup) = (vec![0.0; t * h], vec![0.0; t * h]);
-        silu_mul_backward(&dy, &gate, &up, &mut dgate, &mut dup);
-        let loss = |gate: &[f32], up: &[f32]| {
-            let mut y = vec![0.0; t * h];
-            silu_mul(gate, up, &mut y);
-            weighted(&y, &dy)
-        };
-        assert_gradient(&gate, &dgate, |gate| loss(gate, &up), "silu_mul gate");
-        assert_gradient(&up, &dup, |up| loss(&gate, up), "silu_mul up");
+        for kind in [Gate::Silu, Gate::GeluTanh] {
+            let (mut dgate, mut dup) = (vec![0.0; t * h], vec![0.0; t * h]);
+            gate_mul_backward(kind, &dy, &gate, &up, &mut dgate, &mut dup);
+            let loss = |gate: &[f32], up: &[f32]| {
+                let mut y = vec![0.0; t * h];
+                gate_mul(kind, gate, up, &mut y);
+                weighted(&y, &dy)
+            };
+            assert_gradient(&gate, &dgate, |gate| loss(gate, &up), "gate_mul gate");
+            assert_gradient(&up, &dup, |up| loss(&gate, up), "gate_mul up");
+        }
     });
 }
 
@@ -155,12 +161,17 @@ fn sums_of_squares() {
 
 /// The extremes of the exponential: no NaN, exact zero for what is masked.
 #[test]
-fn silu_at_the_extremes() {
+fn gates_at_the_extremes() {
     on_every_path(|_| {
-        let gate = [-1e30, -200.0, -88.0, 0.0, 88.0, 200.0, 1e30];
-        let mut y = [0.0; 7];
-        silu_mul(&gate, &[1.0; 7], &mut y);
-        assert_close(&y, &[0.0, 0.0, 0.0, 0.0, 88.0, 200.0, 1e30], 1e-6, "silu");
-        assert_same_bits(&y[3..4], &[0.0], "silu(0)");
+        for kind in [Gate::Silu, Gate::GeluTanh] {
+            let gate = [-1e30, -200.0, -88.0, 0.0, 88.0, 200.0, 1e30];
+            let mut y = [0.0; 7];
+            gate_mul(kind, &gate, &[1.0; 7], &mut y);
+            assert_close(&y, &[0.0, 0.0, 0.0, 0.0, 88.0, 200.0, 1e30], 1e-6, "gate");
+            assert_same_bits(&y[3..4], &[0.0], "gate(0)");
+            let (mut dgate, mut dup) = ([0.0; 7], [0.0; 7]);
+            gate_mul_backward(kind, &[1.0; 7], &gate, &[1.0; 7], &mut dgate, &mut dup);
+            assert_close(&dgate, &[0.0, 0.0, 0.0, 0.5, 1.0, 1.0, 1.0], 1e-4, "slope");
+        }
     });
 }

@@ -1,7 +1,7 @@
 //! Attention over packed documents and caches.
 
 use assay_kernels::{
-    CachedQuery, Heads, attention_backward, attention_bidirectional, attention_cached,
+    CachedQuery, Heads, Scores, attention_backward, attention_bidirectional, attention_cached,
     attention_decode, attention_forward, attention_step, reference,
 };
 use proptest::prelude::*;
@@ -9,10 +9,12 @@ use proptest::prelude::*;
 use crate::{assert_close, assert_gradient, assert_same_bits, on_every_path, values, weighted};
 
 const SCALE: f32 = 0.4;
+const ALL: Scores = Scores { scale: SCALE, window: None };
 
 struct Case {
     heads: Heads,
     segments: Vec<usize>,
+    scores: Scores,
     q: Vec<f32>,
     k: Vec<f32>,
     v: Vec<f32>,
@@ -28,6 +30,7 @@ fn case(lengths: &[usize], kv_heads: usize, group: usize, head_dim: usize) -> Ca
     Case {
         heads,
         segments,
+        scores: ALL,
         q: values(t * heads.width(), 1),
         k: values(t * heads.kv_width(), 2),
         v: values(t * heads.kv_width(), 3),
@@ -42,28 +45,28 @@ impl Case {
     fn forward(&self, q: &[f32], k: &[f32], v: &[f32]) -> (Vec<f32>, Vec<f32>) {
         let mut out = vec![f32::NAN; q.len()];
         let mut lse = vec![f32::NAN; self.tokens() * self.heads.heads];
-        attention_forward(q, k, v, &self.segments, self.heads, SCALE, &mut out, &mut lse);
+        attention_forward(q, k, v, &self.segments, self.heads, self.scores, &mut out, &mut lse);
         (out, lse)
     }
 
     fn backward(&self, dout: &[f32], out: &[f32], lse: &[f32]) -> [Vec<f32>; 3] {
-        let Self { q, k, v, segments, heads, .. } = self;
+        let Self { q, k, v, segments, heads, scores } = self;
         let mut grads = [q, k, v].map(|x| vec![f32::NAN; x.len()]);
         let [dq, dk, dv] = &mut grads;
-        attention_backward(dout, q, k, v, out, lse, segments, *heads, SCALE, dq, dk, dv);
+        attention_backward(dout, q, k, v, out, lse, segments, *heads, *scores, dq, dk, dv);
         grads
     }
 }
 
 fn check(case: &Case) {
-    let Case { heads, segments, q, k, v } = case;
+    let Case { heads, segments, scores, q, k, v } = case;
     let (mut want, mut want_lse) = (vec![0.0; q.len()], vec![0.0; case.tokens() * heads.heads]);
-    reference::attention(q, k, v, segments, *heads, SCALE, true, &mut want, &mut want_lse);
+    reference::attention(q, k, v, segments, *heads, *scores, true, &mut want, &mut want_lse);
     let dout = values(q.len(), 4);
     let mut want_grads = [q, k, v].map(|x| vec![0.0; x.len()]);
     let [dq, dk, dv] = &mut want_grads;
     reference::attention_backward(
-        &dout, q, k, v, &want, &want_lse, segments, *heads, SCALE, dq, dk, dv,
+        &dout, q, k, v, &want, &want_lse, segments, *heads, *scores, dq, dk, dv,
     );
     on_every_path(|_| {
         let (out, lse) = case.forward(q, k, v);
@@ -76,9 +79,9 @@ fn check(case: &Case) {
 }
 
 fn check_bidirectional(case: &Case) {
-    let Case { heads, segments, q, k, v } = case;
+    let Case { heads, segments, q, k, v, .. } = case;
     let (mut want, mut lse) = (vec![0.0; q.len()], vec![0.0; case.tokens() * heads.heads]);
-    reference::attention(q, k, v, segments, *heads, SCALE, false, &mut want, &mut lse);
+    reference::attention(q, k, v, segments, *heads, ALL, false, &mut want, &mut lse);
     on_every_path(|_| {
         let mut out = vec![f32::NAN; q.len()];
         attention_bidirectional(q, k, v, segments, heads.heads, heads.head_dim, SCALE, &mut out);
@@ -92,22 +95,37 @@ proptest! {
     #[test]
     fn packed_documents(
         lengths in prop::collection::vec(0usize..90, 1..4),
-        kv_heads in 1usize..3, group in 1usize..4, head_dim in 1usize..40,
+        kv_heads in 1usize..3, group in 1usize..4, head_dim in 1usize..40, window in 1usize..100,
     ) {
-        check(&case(&lengths, kv_heads, group, head_dim));
+        let mut case_of = case(&lengths, kv_heads, group, head_dim);
+        check(&case_of);
+        case_of.scores.window = Some(window);
+        check(&case_of);
         check_bidirectional(&case(&lengths, kv_heads * group, 1, head_dim));
     }
 }
 
 #[test]
 fn long_documents() {
-    check(&case(&[300, 7, 129], 1, 3, 64));
+    let mut long = case(&[300, 7, 129], 1, 3, 64);
+    check(&long);
+    for window in [1, 64, 127, 128, 129, 200, 300] {
+        long.scores.window = Some(window);
+        check(&long);
+    }
     check_bidirectional(&case(&[200, 1], 2, 1, 32));
 }
 
 #[test]
 fn gradients_by_differences() {
-    let case = case(&[9, 14], 1, 2, 8);
+    for window in [None, Some(5)] {
+        let mut case = case(&[9, 14], 1, 2, 8);
+        case.scores.window = window;
+        check_gradients(&case);
+    }
+}
+
+fn check_gradients(case: &Case) {
     let dout = values(case.q.len(), 9);
     on_every_path(|_| {
         let (out, lse) = case.forward(&case.q, &case.k, &case.v);
@@ -122,7 +140,14 @@ fn gradients_by_differences() {
 /// Feeding a text in pieces through the cache gives the bits of one pass.
 #[test]
 fn cached_pieces_equal_one_pass() {
-    let case = case(&[290], 2, 3, 64);
+    for window in [None, Some(70)] {
+        let mut case = case(&[290], 2, 3, 64);
+        case.scores.window = window;
+        check_cached(&case);
+    }
+}
+
+fn check_cached(case: &Case) {
     let (width, kv_width) = (case.heads.width(), case.heads.kv_width());
     on_every_path(|_| {
         let (want, _) = case.forward(&case.q, &case.k, &case.v);
@@ -132,7 +157,7 @@ fn cached_pieces_equal_one_pass() {
             let rows = (past + n) * kv_width;
             let q = &case.q[past * width..][..n * width];
             let (k, v) = (&case.k[..rows], &case.v[..rows]);
-            attention_cached(q, k, v, past, case.heads, SCALE, &mut out);
+            attention_cached(q, k, v, past, case.heads, case.scores, &mut out);
             assert_same_bits(&out, &want[past * width..][..n * width], "cached");
             past += n;
         }
@@ -143,6 +168,7 @@ fn cached_pieces_equal_one_pass() {
 #[test]
 fn decoding_does_not_depend_on_the_batch() {
     let heads = Heads { heads: 4, kv_heads: 2, head_dim: 16 };
+    let scores = Scores { scale: SCALE, window: Some(90) };
     let q = values(5 * heads.width(), 1);
     let caches: Vec<Vec<f32>> = (0..5).map(|s| values(200 * heads.kv_width(), 10 + s)).collect();
     on_every_path(|_| {
@@ -160,10 +186,10 @@ fn decoding_does_not_depend_on_the_batch() {
                 out,
             })
             .collect();
-        attention_decode(&mut sequences, heads, SCALE);
+        attention_decode(&mut sequences, heads, scores);
         for (i, q) in q.chunks(heads.width()).enumerate() {
             let mut alone = vec![0.0; heads.width()];
-            attention_cached(q, &caches[i], &caches[i], i * 40, heads, SCALE, &mut alone);
+            attention_cached(q, &caches[i], &caches[i], i * 40, heads, scores, &mut alone);
             assert_same_bits(&together[i * heads.width()..][..heads.width()], &alone, "decode");
         }
     });
@@ -186,16 +212,23 @@ fn documents_do_not_leak() {
 }
 
 fn check_step(keys: usize, kv_heads: usize, group: usize, head_dim: usize) {
-    let case = case(&[keys], kv_heads, group, head_dim);
-    let Case { heads, segments, q, k, v } = &case;
+    for window in [None, Some(1), Some(32)] {
+        let mut case = case(&[keys], kv_heads, group, head_dim);
+        case.scores.window = window;
+        check_step_of(&case, keys);
+    }
+}
+
+fn check_step_of(case: &Case, keys: usize) {
+    let Case { heads, segments, scores, q, k, v } = case;
     let (mut want, mut lse) = (vec![0.0; q.len()], vec![0.0; keys * heads.heads]);
-    reference::attention(q, k, v, segments, *heads, SCALE, true, &mut want, &mut lse);
+    reference::attention(q, k, v, segments, *heads, *scores, true, &mut want, &mut lse);
     let last = (keys - 1) * heads.width();
     on_every_path(|path| {
         let mut out = vec![f32::NAN; heads.width()];
         let (q, past) = (&q[last..], keys - 1);
         let query = CachedQuery { q, k_cache: k, v_cache: v, past, out: &mut out };
-        attention_step(&mut [query], *heads, SCALE);
+        attention_step(&mut [query], *heads, *scores);
         assert_close(&out, &want[last..], 1e-5, &format!("{path:?} step over {keys} keys"));
     });
 }
@@ -219,7 +252,7 @@ fn a_step_does_not_depend_on_the_other_sequences() {
             let q = &c.q[past * c.heads.width()..];
             queries.push(CachedQuery { q, k_cache: &c.k, v_cache: &c.v, past, out });
         }
-        attention_step(&mut queries, cases[0].heads, SCALE);
+        attention_step(&mut queries, cases[0].heads, ALL);
         outs
     };
     on_every_path(|path| {

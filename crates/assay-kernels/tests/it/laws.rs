@@ -1,7 +1,7 @@
 //! Same bits for any number of threads and any batch.
 
 use assay_kernels::{
-    Heads, PackedMatrix, Path, Precision, attention_backward, attention_forward, gemm,
+    Heads, PackedMatrix, Path, Precision, Scores, attention_backward, attention_forward, gemm,
     linear_cross_entropy, matmul, rms_norm, sum_of_squares, with_path,
 };
 
@@ -49,10 +49,11 @@ fn results(path: Path) -> Vec<Vec<f32>> {
         let kv = heads.kv_width() * m;
         let (mut out, mut lse) = (vec![0.0; m * k], vec![0.0; m * 9]);
         let (key, value, segments) = (&x[..kv], &x[kv..2 * kv], [0, 100, m]);
-        attention_forward(&x, key, value, &segments, heads, 0.125, &mut out, &mut lse);
+        let scores = Scores { scale: 0.125, window: Some(130) };
+        attention_forward(&x, key, value, &segments, heads, scores, &mut out, &mut lse);
         let (mut dq, mut dk, mut dv) = (vec![0.0; m * k], vec![0.0; kv], vec![0.0; kv]);
         attention_backward(
-            &x, &x, key, value, &out, &lse, &segments, heads, 0.125, &mut dq, &mut dk, &mut dv,
+            &x, &x, key, value, &out, &lse, &segments, heads, scores, &mut dq, &mut dk, &mut dv,
         );
         all.extend([out, lse, dq, dk, dv]);
 
