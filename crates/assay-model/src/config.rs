@@ -1,4 +1,7 @@
-/// Shape of a decoder of the Llama family.
+use assay_kernels::Gate;
+
+/// Shape of a decoder: blocks of attention and a gated feed-forward part, each behind an RMSNorm, with
+/// the parts in which the families Llama, Qwen2, Qwen3 and Gemma 3 differ.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DecoderConfig {
     /// Blocks.
@@ -21,9 +24,39 @@ pub struct DecoderConfig {
     pub rope_theta: f32,
     /// Added to the mean square in RMSNorm.
     pub norm_eps: f32,
+    /// Factor on embeddings: 1, or `sqrt(hidden)` (Gemma).
+    pub embedding_scale: f32,
+    /// Factor on the product of query and key, mostly `1 / sqrt(head_dim)`.
+    pub attention_scale: f32,
+    /// Activation of the feed-forward part's gate.
+    pub gate: Gate,
+    /// Whether queries, keys and values have a bias (Qwen2).
+    pub qkv_bias: bool,
+    /// Whether every head of queries and keys is normed before it is rotated (Qwen3, Gemma 3).
+    pub qk_norm: bool,
+    /// Whether what attention and feed-forward part add is normed first (Gemma 3).
+    pub post_norms: bool,
+    /// Layers whose attention sees the last tokens only.
+    pub sliding_window: Option<SlidingWindow>,
+}
+
+/// Local attention (Beltagy et al. 2020) in some of the layers.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SlidingWindow {
+    /// Tokens that a token sees, itself the last of them.
+    pub tokens: usize,
+    /// Base of the rotary frequencies in local layers, which no scaling changes.
+    pub rope_theta: f32,
+    /// Whether a layer is local, for every layer.
+    pub local: Vec<bool>,
 }
 
 impl DecoderConfig {
+    /// Tokens that a token sees in a layer, itself the last of them; `None`: all before it.
+    pub fn window(&self, layer: usize) -> Option<usize> {
+        self.sliding_window.as_ref().filter(|w| w.local[layer]).map(|w| w.tokens)
+    }
+
     /// Inputs and outputs of a linear module: its weight is `[outputs, inputs]`.
     pub fn shape(&self, module: Module) -> (usize, usize) {
         let (q, kv) = (self.heads * self.head_dim, self.kv_heads * self.head_dim);

@@ -1,9 +1,9 @@
-//! The decoder of the Llama family: one implementation for training, evaluation and serving.
+//! The decoder: one implementation for training, evaluation and serving.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use assay_kernels::{PackedMatrix, Precision, RopeTable};
+use assay_kernels::{PackedMatrix, Precision};
 use assay_types::Message;
 
 use crate::adapter::{Adapter, AdapterSpec, PackedAdapter};
@@ -11,7 +11,7 @@ use crate::config::{DecoderConfig, Module};
 use crate::error::ModelError;
 use crate::template::ChatTemplate;
 use crate::tokenizer::Tokenizer;
-use block::{Block, Frozen, Pass};
+use block::{Block, Frozen, Pass, Ropes};
 use pool::{Buffer, Pool};
 
 mod block;
@@ -44,7 +44,7 @@ struct Inner {
     head: Frozen,
     blocks: Vec<Block>,
     final_norm: Vec<f32>,
-    rope: RopeTable,
+    ropes: Ropes,
     pool: Pool,
 }
 
@@ -55,17 +55,18 @@ impl std::fmt::Debug for Decoder {
 }
 
 impl Decoder {
-    /// Reads a GGUF file and packs its weights in `precision`: `Bf16` for speed, `F32` to compute
-    /// with the dequantised weights exactly.
+    /// Reads a GGUF file, or a Hugging Face folder (`config.json`, `tokenizer.json`, safetensors
+    /// whole or in shards), and packs its weights in `precision`: `Bf16` for speed, `F32` to compute
+    /// with the (dequantised) weights exactly.
     ///
     /// # Errors
     /// [`ModelError`] naming the file: not GGUF, truncated, another architecture, tokenizer or
-    /// quantisation, a tensor missing or misshapen.
+    /// quantisation, a tensor missing, misshapen or unknown.
     pub fn open(path: &Path, precision: Precision) -> Result<Decoder, ModelError> {
         Ok(Decoder(Arc::new(load::load(path, precision)?)))
     }
 
-    /// The file.
+    /// The file or folder.
     pub fn path(&self) -> &Path {
         &self.0.path
     }
@@ -95,7 +96,7 @@ impl Decoder {
         self.0.tokenizer.stop_tokens()
     }
 
-    /// SHA-256 of the model file, in hex.
+    /// SHA-256 of the model file, in hex; of a folder, that of the list of its files' hashes.
     pub fn file_hash(&self) -> &str {
         &self.0.file_hash
     }
@@ -171,7 +172,7 @@ impl Decoder {
             precision: inner.precision,
             config: &inner.config,
             pool: &inner.pool,
-            rope: &inner.rope,
+            ropes: &inner.ropes,
             positions,
             generated,
         }
@@ -184,6 +185,9 @@ impl Decoder {
         let mut x = self.0.pool.take(tokens.len() * width);
         for (row, &token) in x.chunks_mut(width).zip(tokens) {
             table.row(token as usize, row);
+            if self.config().embedding_scale != 1.0 {
+                row.iter_mut().for_each(|v| *v *= self.config().embedding_scale);
+            }
         }
         x
     }

@@ -81,6 +81,22 @@ pub enum ModelError {
         /// The tensor.
         name: String,
     },
+    /// A tensor that the architecture does not have: leaving it out would compute another model.
+    #[error("{path}: tensor `{name}` is unknown to this architecture")]
+    UnknownTensor {
+        /// The file or folder.
+        path: PathBuf,
+        /// The tensor.
+        name: String,
+    },
+    /// Not JSON, or a field of the wrong type.
+    #[error("{path}: {source}")]
+    Json {
+        /// The file.
+        path: PathBuf,
+        /// Where and what.
+        source: serde_json::Error,
+    },
     /// A tensor has another shape than the metadata say.
     #[error("{path}: tensor `{name}` has shape {got:?}, expected {expected:?}")]
     TensorShape {

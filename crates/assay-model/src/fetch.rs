@@ -24,7 +24,7 @@ use thiserror::Error;
 
 use crate::catalog::{CatalogEntry, HubSource, ModelKind, ModelSpec, Source, catalog};
 use cache::Folder;
-pub(crate) use cache::hex;
+pub(crate) use cache::{combined, hex, sha256_file};
 use hub::Hub;
 
 /// Where and how models are fetched. Libraries read no environment: the caller passes its values on.

@@ -47,6 +47,10 @@ impl Gguf {
         self.content.tensor_data_offset.saturating_add(info.offset).saturating_add(bytes)
     }
 
+    pub(crate) fn tensor_names(&self) -> impl Iterator<Item = &str> {
+        self.content.tensor_infos.keys().map(String::as_str)
+    }
+
     pub(crate) fn has_tensor(&self, name: &str) -> bool {
         self.content.tensor_infos.contains_key(name)
     }
@@ -107,6 +111,10 @@ impl Gguf {
         ModelError::Metadata { path: self.path.clone(), key: key.to_owned(), expected }
     }
 
+    pub(crate) fn has(&self, key: &str) -> bool {
+        self.value(key).is_some()
+    }
+
     fn value(&self, key: &str) -> Option<&Value> {
         self.content.metadata.get(key)
     }
@@ -144,12 +152,15 @@ impl Gguf {
     }
 
     pub(crate) fn float(&self, key: &str) -> Result<f32, ModelError> {
-        let float = match self.value(key) {
-            Some(Value::F32(v)) => Some(*v),
-            Some(Value::F64(v)) => Some(*v as f32),
+        self.value(key).and_then(float).ok_or_else(|| self.metadata_error(key, "a float"))
+    }
+
+    pub(crate) fn floats(&self, key: &str) -> Result<Vec<f32>, ModelError> {
+        let floats = match self.value(key) {
+            Some(Value::Array(values)) => values.iter().map(float).collect(),
             _ => None,
         };
-        float.ok_or_else(|| self.metadata_error(key, "a float"))
+        floats.ok_or_else(|| self.metadata_error(key, "an array of floats"))
     }
 
     pub(crate) fn texts(&self, key: &str) -> Result<Vec<String>, ModelError> {
@@ -188,6 +199,14 @@ impl Gguf {
     }
 }
 
+fn float(value: &Value) -> Option<f32> {
+    match value {
+        Value::F32(v) => Some(*v),
+        Value::F64(v) => Some(*v as f32),
+        _ => None,
+    }
+}
+
 fn integer(value: &Value) -> Option<i64> {
     match value {
         Value::U8(v) => Some(i64::from(*v)),
@@ -215,5 +234,31 @@ fn header_error(path: &Path, message: &str) -> ModelError {
             ),
         },
         None => ModelError::Malformed { path, detail: message.lines().next().unwrap_or("").into() },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Gguf;
+
+    /// See `tests/golden/make_blocks.py`.
+    #[test]
+    fn quantised_blocks_equal_the_gguf_package() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/blocks.gguf");
+        let gguf = Gguf::open(path.as_ref()).unwrap();
+        let formats = [
+            "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K",
+            "Q6_K",
+        ];
+        for format in formats {
+            let read = |kind: &str| gguf.tensor(&format!("{kind}.{format}"), &[2, 256]).unwrap();
+            let (got, expected) = (read("q"), read("f"));
+            assert!(expected.iter().any(|&v| v != 0.0));
+            for (i, (got, expected)) in got.iter().zip(&expected).enumerate() {
+                let error = (got - expected).abs();
+                assert!(error <= 1e-6 * (1.0 + expected.abs()), "{format}[{i}]: {got}, {expected}");
+            }
+        }
+        assert_eq!(gguf.tensor_names().count(), 2 * formats.len());
     }
 }

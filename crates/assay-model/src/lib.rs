@@ -41,16 +41,17 @@ mod gguf;
 mod peft;
 mod quant;
 mod rng;
+mod shards;
 mod template;
 mod tokenizer;
 
 pub use adapter::{Adapter, AdapterSpec, Pair};
-pub use assay_kernels::Precision;
+pub use assay_kernels::{Gate, Precision};
 pub use batch::{LossSum, PackedBatch};
 pub use catalog::{
     CatalogEntry, CatalogFile, HubSource, ModelKind, ModelSpec, Source, WheelSource, catalog,
 };
-pub use config::{DecoderConfig, Module};
+pub use config::{DecoderConfig, Module, SlidingWindow};
 pub use decoder::{Continuation, Decoder, GenerateRequest, Generation, LogLikelihood, Sampling};
 pub use encoder::{Encoder, EncoderError};
 pub use error::ModelError;

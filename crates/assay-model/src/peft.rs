@@ -16,6 +16,7 @@ use thiserror::Error;
 
 use crate::adapter::{Adapter, AdapterSpec};
 use crate::config::{DecoderConfig, Module};
+use crate::shards::widen;
 
 const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";
@@ -401,26 +402,15 @@ fn read_tensor(
         let got = view.shape().to_vec();
         return Err(AdapterError::Shape { path: path.into(), tensor, expected, got });
     }
-    let (words, _) = view.data().as_chunks::<4>();
-    let (halves, _) = view.data().as_chunks::<2>();
-    match view.dtype() {
-        Dtype::F32 => fill(out, words.iter().map(|b| f32::from_le_bytes(*b))),
-        Dtype::F16 => fill(out, halves.iter().map(|b| half::f16::from_le_bytes(*b).to_f32())),
-        Dtype::BF16 => fill(out, halves.iter().map(|b| half::bf16::from_le_bytes(*b).to_f32())),
-        other => {
-            let what = format!("{other:?}, expected F32, F16 or BF16");
-            return Err(AdapterError::Values { path: path.into(), tensor, what });
-        }
+    if !widen(view.dtype(), view.data(), out) {
+        let what = format!("{:?}, expected F32, F16 or BF16", view.dtype());
+        return Err(AdapterError::Values { path: path.into(), tensor, what });
     }
     if out.iter().all(|v| v.is_finite()) {
         return Ok(());
     }
     let what = "not finite everywhere".into();
     Err(AdapterError::Values { path: path.into(), tensor, what })
-}
-
-fn fill(out: &mut [f32], values: impl Iterator<Item = f32>) {
-    out.iter_mut().zip(values).for_each(|(o, v)| *o = v);
 }
 
 fn to_bytes(values: &[f32]) -> Vec<u8> {

@@ -22,6 +22,18 @@ pub fn workspace() -> PathBuf {
 ///
 /// Looked up in `ASSAY_TEST_MODELS`, then in the shared cache that `assay model fetch` fills.
 pub fn model(name: &str) -> Option<PathBuf> {
+    let found = optional_model(name);
+    assert!(
+        found.is_some() || std::env::var_os("ASSAY_TEST_REQUIRE").is_none(),
+        "model {name} is required by ASSAY_TEST_REQUIRE and was not found; {MODEL_HINT}"
+    );
+    found
+}
+
+const MODEL_HINT: &str = "run `assay model fetch` or set ASSAY_TEST_MODELS";
+
+/// [`model`] for one that cannot be fetched everywhere: `ASSAY_TEST_REQUIRE` does not ask for it.
+pub fn optional_model(name: &str) -> Option<PathBuf> {
     let roots = [
         std::env::var_os("ASSAY_TEST_MODELS").map(PathBuf::from),
         std::env::var_os("ASSAY_CACHE").map(|c| PathBuf::from(c).join("models")),
@@ -29,12 +41,7 @@ pub fn model(name: &str) -> Option<PathBuf> {
         std::env::var_os("HOME").map(|h| PathBuf::from(h).join(".cache/assay/models")),
     ];
     let found = roots.into_iter().flatten().map(|r| r.join(name)).find(|p| p.is_dir());
-    let hint = "run `assay model fetch` or set ASSAY_TEST_MODELS";
-    assert!(
-        found.is_some() || std::env::var_os("ASSAY_TEST_REQUIRE").is_none(),
-        "model {name} is required by ASSAY_TEST_REQUIRE and was not found; {hint}"
-    );
-    present(found, &format!("model {name}"), hint)
+    present(found, &format!("model {name}"), MODEL_HINT)
 }
 
 /// Path of the GGUF file of the small decoder.

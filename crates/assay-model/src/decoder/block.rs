@@ -7,9 +7,9 @@
 use std::sync::OnceLock;
 
 use assay_kernels::{
-    Heads, PackedMatrix, Path, Precision, QuantMatrix, Rope, RopeTable, attention_backward, gemm,
-    matmul, matmul_add, quant_matmul, rms_norm, rms_norm_backward, rope, rope_backward, silu_mul,
-    silu_mul_backward, with_path,
+    Heads, PackedMatrix, Path, Precision, QuantMatrix, Rope, RopeTable, Scores, attention_backward,
+    gate_mul, gate_mul_backward, gemm, matmul, matmul_add, quant_matmul, rms_norm,
+    rms_norm_backward, rope, rope_backward, with_path,
 };
 
 use super::pool::{Buffer, Pool};
@@ -82,13 +82,30 @@ impl Frozen {
     }
 }
 
-/// A block: `mid = x + O(attention(norm(x)))`, `y = mid + Down(silu(Gate n)·(Up n))`, `n = norm(mid)`.
+/// A block: `mid = x + O(attention(norm(x)))`, `y = mid + Down(act(Gate n)·(Up n))`, `n = norm(mid)`;
+/// what is optional is there in some families only.
 #[derive(Debug)]
 pub(crate) struct Block {
     pub(crate) attention_norm: Vec<f32>,
     pub(crate) feed_forward_norm: Vec<f32>,
     /// By `Module as usize`.
     pub(crate) linears: [Frozen; 7],
+    /// Biases of queries, keys and values.
+    pub(crate) qkv_bias: Option<[Vec<f32>; 3]>,
+    /// Norms `[head_dim]` of the heads of queries and of keys.
+    pub(crate) qk_norm: Option<[Vec<f32>; 2]>,
+    /// Norms of what attention and feed-forward part add to the stream.
+    pub(crate) post_norms: Option<[Vec<f32>; 2]>,
+    /// Tokens that a token sees; `None`: all before it.
+    pub(crate) window: Option<usize>,
+}
+
+/// Rotary tables of a model.
+#[derive(Debug)]
+pub(crate) struct Ropes {
+    pub(crate) global: RopeTable,
+    /// Of layers with a window, where it differs.
+    pub(crate) local: Option<RopeTable>,
 }
 
 /// What all blocks of one pass share.
@@ -97,7 +114,7 @@ pub(crate) struct Pass<'a> {
     pub(crate) precision: Precision,
     pub(crate) config: &'a DecoderConfig,
     pub(crate) pool: &'a Pool,
-    pub(crate) rope: &'a RopeTable,
+    pub(crate) ropes: &'a Ropes,
     /// Position of every row.
     pub(crate) positions: &'a [u32],
     /// How many of the rows, the first ones, are tokens that the model itself chose.
@@ -110,8 +127,13 @@ impl Pass<'_> {
         Heads { heads: c.heads, kv_heads: c.kv_heads, head_dim: c.head_dim }
     }
 
-    pub(crate) fn scale(&self) -> f32 {
-        1.0 / (self.config.head_dim as f32).sqrt()
+    fn scores(&self, block: &Block) -> Scores {
+        Scores { scale: self.config.attention_scale, window: block.window }
+    }
+
+    fn rope(&self, block: &Block) -> &RopeTable {
+        let local = self.ropes.local.as_ref().filter(|_| block.window.is_some());
+        local.unwrap_or(&self.ropes.global)
     }
 
     /// Runs an attention. On AMX its products keep 16 bits of each factor, which is more than a
@@ -136,21 +158,60 @@ pub(crate) struct Attention<'a> {
     pub(crate) out: &'a mut [f32],
     /// `[t, heads]`; to be written where a backward pass follows.
     pub(crate) lse: &'a mut [f32],
+    pub(crate) scores: Scores,
 }
 
-/// What the backward pass needs of a forward pass; norms and the activation are computed again.
-pub(crate) struct Saved<'p> {
+/// The input of a norm and its `1 / rms`, for the way back.
+struct Normed<'p> {
     x: Buffer<'p>,
     inv_rms: Buffer<'p>,
+}
+
+impl<'p> Normed<'p> {
+    /// Norms rows of `weight.len()` values.
+    fn new(pass: Pass<'p>, x: Buffer<'p>, weight: &[f32]) -> (Self, Buffer<'p>) {
+        let mut inv_rms = pass.pool.take(x.len() / weight.len());
+        let mut y = pass.pool.take(x.len());
+        rms_norm(&x, weight, pass.config.norm_eps, &mut y, &mut inv_rms);
+        (Normed { x, inv_rms }, y)
+    }
+
+    /// The norm's output, computed again.
+    fn again(&self, pass: Pass<'_>, weight: &[f32], y: &mut [f32]) {
+        let mut inv_rms = pass.pool.take(self.inv_rms.len());
+        rms_norm(&self.x, weight, pass.config.norm_eps, y, &mut inv_rms);
+    }
+
+    /// Adds the gradient of the input to `dx`.
+    fn backward(&self, weight: &[f32], dy: &[f32], dx: &mut [f32]) {
+        rms_norm_backward(dy, &self.x, weight, &self.inv_rms, dx);
+    }
+
+    /// The gradient of the input.
+    fn gradient(&self, pass: Pass<'p>, weight: &[f32], dy: &[f32]) -> Buffer<'p> {
+        let mut dx = pass.pool.take(dy.len());
+        dx.fill(0.0);
+        self.backward(weight, dy, &mut dx);
+        dx
+    }
+}
+
+/// What the backward pass needs of a forward pass; what is cheap is computed again.
+pub(crate) struct Saved<'p> {
+    input: Normed<'p>,
+    /// Queries and keys before their norms.
+    heads: Option<[Normed<'p>; 2]>,
+    /// Queries and keys as the attention had them.
     q: Buffer<'p>,
     k: Buffer<'p>,
     v: Buffer<'p>,
     out: Buffer<'p>,
     lse: Buffer<'p>,
-    mid: Buffer<'p>,
-    mid_inv_rms: Buffer<'p>,
+    attended: Option<Normed<'p>>,
+    mid: Normed<'p>,
     gate: Buffer<'p>,
     up: Buffer<'p>,
+    fed: Option<Normed<'p>>,
     /// `x·Aᵀ` of the adapter's pairs, by `Module as usize`.
     z: [Option<Buffer<'p>>; 7],
 }
@@ -173,30 +234,62 @@ impl Block {
             self.linear(pass, pairs, x, outs, add, &mut z);
         };
 
-        let mut inv_rms = pool.take(t);
-        let mut normed = pool.take(t * c.hidden);
-        rms_norm(&x, &self.attention_norm, c.norm_eps, &mut normed, &mut inv_rms);
+        let (input, normed) = Normed::new(pass, x, &self.attention_norm);
         let (mut q, mut k) = (pool.take(t * q_width), pool.take(t * kv_width));
         let mut v = pool.take(t * kv_width);
         let outs = &mut [(Module::Q, &mut q[..]), (Module::K, &mut k), (Module::V, &mut v)];
         linear(&normed, outs, false);
-        rope(&mut q, c.heads, pass.positions, pass.rope, Rope::Halves);
-        rope(&mut k, c.kv_heads, pass.positions, pass.rope, Rope::Halves);
+        drop(normed);
+        if let Some(biases) = &self.qkv_bias {
+            for (rows, bias) in [&mut q, &mut k, &mut v].into_iter().zip(biases) {
+                rows.chunks_exact_mut(bias.len()).for_each(|row| add(row, bias));
+            }
+        }
+        let mut heads = None;
+        if let Some([q_norm, k_norm]) = &self.qk_norm {
+            let (raw_q, raw_k);
+            (raw_q, q) = Normed::new(pass, q, q_norm);
+            (raw_k, k) = Normed::new(pass, k, k_norm);
+            heads = Some([raw_q, raw_k]);
+        }
+        rope(&mut q, c.heads, pass.positions, pass.rope(self), Rope::Halves);
+        rope(&mut k, c.kv_heads, pass.positions, pass.rope(self), Rope::Halves);
         let (mut out, mut lse) = (pool.take(t * q_width), pool.take(t * c.heads));
-        attend(Attention { q: &q, k: &k, v: &v, out: &mut out, lse: &mut lse });
-        let mut mid = pool.copy(&x);
-        linear(&out, &mut [(Module::O, &mut mid)], true);
+        let scores = pass.scores(self);
+        attend(Attention { q: &q, k: &k, v: &v, out: &mut out, lse: &mut lse, scores });
+        let to_mid = |y: &mut [f32], add: bool| linear(&out, &mut [(Module::O, y)], add);
+        let (mid, attended) = self.added(pass, &input.x, 0, to_mid);
 
-        let mut mid_inv_rms = pool.take(t);
-        rms_norm(&mid, &self.feed_forward_norm, c.norm_eps, &mut normed, &mut mid_inv_rms);
+        let (mid, normed) = Normed::new(pass, mid, &self.feed_forward_norm);
         let mut gate = pool.take(t * c.feed_forward);
         let mut up = pool.take(t * c.feed_forward);
         linear(&normed, &mut [(Module::Gate, &mut gate[..]), (Module::Up, &mut up)], false);
+        drop(normed);
         let mut inner = pool.take(t * c.feed_forward);
-        silu_mul(&gate, &up, &mut inner);
-        let mut y = pool.copy(&mid);
-        linear(&inner, &mut [(Module::Down, &mut y)], true);
-        (y, Saved { x, inv_rms, q, k, v, out, lse, mid, mid_inv_rms, gate, up, z })
+        gate_mul(c.gate, &gate, &up, &mut inner);
+        let to_y = |y: &mut [f32], add: bool| linear(&inner, &mut [(Module::Down, y)], add);
+        let (y, fed) = self.added(pass, &mid.x, 1, to_y);
+        (y, Saved { input, heads, q, k, v, out, lse, attended, mid, gate, up, fed, z })
+    }
+
+    /// `x` and what `linear` computes, which passes post-norm `which` first where there is one.
+    fn added<'p>(
+        &self,
+        pass: Pass<'p>,
+        x: &[f32],
+        which: usize,
+        linear: impl FnOnce(&mut [f32], bool),
+    ) -> (Buffer<'p>, Option<Normed<'p>>) {
+        let mut y = pass.pool.copy(x);
+        let Some(weights) = &self.post_norms else {
+            linear(&mut y, true);
+            return (y, None);
+        };
+        let mut raw = pass.pool.take(x.len());
+        linear(&mut raw, false);
+        let (raw, normed) = Normed::new(pass, raw, &weights[which]);
+        add(&mut y, &normed);
+        (y, Some(raw))
     }
 
     /// `out (+)= x·Wᵀ + (x·Aᵀ)·(sB)ᵀ` for modules with the same input; `z = x·Aᵀ` where there is a pair.
@@ -241,31 +334,33 @@ impl Backward<'_> {
     pub(crate) fn run(mut self, saved: Saved<'_>, dx: &mut [f32]) {
         let Pass { config: c, pool, positions, .. } = self.pass;
         let t = positions.len();
-        let (block, rope) = (self.block, self.pass.rope);
-        let Saved { x, inv_rms, q, k, v, out, lse, mid, mid_inv_rms, gate, up, z } = saved;
+        let (pass, block) = (self.pass, self.block);
+        let Saved { input, heads, q, k, v, out, lse, attended, mid, gate, up, fed, z } = saved;
         let z = |module: Module| z[module as usize].as_deref();
 
         let mut inner = pool.take(t * c.feed_forward);
-        silu_mul(&gate, &up, &mut inner);
+        gate_mul(c.gate, &gate, &up, &mut inner);
         let mut dinner = pool.take(t * c.feed_forward);
-        self.linear(Module::Down, &inner, z(Module::Down), dx, &mut dinner, false);
+        let dfed = self.before_post_norm(fed, 1, dx);
+        let dy = dfed.as_deref().unwrap_or(dx);
+        self.linear(Module::Down, &inner, z(Module::Down), dy, &mut dinner, false);
         let mut dgate = inner;
         let mut dup = pool.take(t * c.feed_forward);
-        silu_mul_backward(&dinner, &gate, &up, &mut dgate, &mut dup);
+        gate_mul_backward(c.gate, &dinner, &gate, &up, &mut dgate, &mut dup);
         let mut normed = pool.take(t * c.hidden);
         let mut dnormed = pool.take(t * c.hidden);
-        let mut again = pool.take(t);
-        rms_norm(&mid, &block.feed_forward_norm, c.norm_eps, &mut normed, &mut again);
+        mid.again(pass, &block.feed_forward_norm, &mut normed);
         self.linear(Module::Gate, &normed, z(Module::Gate), &dgate, &mut dnormed, false);
         self.linear(Module::Up, &normed, z(Module::Up), &dup, &mut dnormed, true);
-        rms_norm_backward(&dnormed, &mid, &block.feed_forward_norm, &mid_inv_rms, dx);
+        mid.backward(&block.feed_forward_norm, &dnormed, dx);
 
         let mut dout = pool.take(out.len());
-        self.linear(Module::O, &out, z(Module::O), dx, &mut dout, false);
+        let dattended = self.before_post_norm(attended, 0, dx);
+        let dy = dattended.as_deref().unwrap_or(dx);
+        self.linear(Module::O, &out, z(Module::O), dy, &mut dout, false);
         let (mut dq, mut dk) = (pool.take(q.len()), pool.take(k.len()));
         let mut dv = pool.take(v.len());
-        let (heads, scale) = (self.pass.heads(), self.pass.scale());
-        self.pass.attention(|| {
+        pass.attention(|| {
             attention_backward(
                 &dout,
                 &q,
@@ -274,20 +369,39 @@ impl Backward<'_> {
                 &out,
                 &lse,
                 self.segments,
-                heads,
-                scale,
+                pass.heads(),
+                pass.scores(block),
                 &mut dq,
                 &mut dk,
                 &mut dv,
             );
         });
-        rope_backward(&mut dq, c.heads, positions, rope, Rope::Halves);
-        rope_backward(&mut dk, c.kv_heads, positions, rope, Rope::Halves);
-        rms_norm(&x, &block.attention_norm, c.norm_eps, &mut normed, &mut again);
+        rope_backward(&mut dq, c.heads, positions, pass.rope(block), Rope::Halves);
+        rope_backward(&mut dk, c.kv_heads, positions, pass.rope(block), Rope::Halves);
+        if let (Some([raw_q, raw_k]), Some([q_norm, k_norm])) = (heads, &block.qk_norm) {
+            dq = raw_q.gradient(pass, q_norm, &dq);
+            dk = raw_k.gradient(pass, k_norm, &dk);
+        }
+        input.again(pass, &block.attention_norm, &mut normed);
         self.linear(Module::Q, &normed, z(Module::Q), &dq, &mut dnormed, false);
         self.linear(Module::K, &normed, z(Module::K), &dk, &mut dnormed, true);
         self.linear(Module::V, &normed, z(Module::V), &dv, &mut dnormed, true);
-        rms_norm_backward(&dnormed, &x, &block.attention_norm, &inv_rms, dx);
+        input.backward(&block.attention_norm, &dnormed, dx);
+    }
+
+    /// The gradient of what was normed and added to the stream, from the stream's; `None` where it
+    /// was not normed and both are the same.
+    fn before_post_norm<'p>(
+        &self,
+        normed: Option<Normed<'p>>,
+        which: usize,
+        dy: &[f32],
+    ) -> Option<Buffer<'p>>
+    where
+        Self: 'p,
+    {
+        let weights = self.block.post_norms.as_ref()?;
+        normed.map(|n| n.gradient(self.pass, &weights[which], dy))
     }
 
     /// `dx (+)= dy·W + dz·A` with `dz = dy·(sB)`, and where there is a pair `dA += dzᵀ·x`,
@@ -315,4 +429,8 @@ impl Backward<'_> {
         gemm(scale, dy, true, z, false, 1.0, db, outputs, rank, t);
         gemm(1.0, &dz, true, x, false, 1.0, da, rank, inputs, t);
     }
+}
+
+fn add(y: &mut [f32], x: &[f32]) {
+    y.iter_mut().zip(x).for_each(|(y, x)| *y += x);
 }

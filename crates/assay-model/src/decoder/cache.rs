@@ -86,8 +86,8 @@ impl Decoder {
                     queries.push(CachedQuery { q: own_q, k_cache, v_cache, past, out: own_out });
                 }
                 let (steps, reads) = queries.split_at_mut(generated);
-                attention_step(steps, pass.heads(), pass.scale());
-                pass.attention(|| attention_decode(reads, pass.heads(), pass.scale()));
+                attention_step(steps, pass.heads(), a.scores);
+                pass.attention(|| attention_decode(reads, pass.heads(), a.scores));
             };
             x = block.forward(pass, x, pairs, attend).0;
         }

@@ -1,40 +1,116 @@
-//! From a GGUF file to packed weights.
+//! From a model's files to packed weights.
 
+use std::collections::HashSet;
 use std::path::Path;
 
-use assay_kernels::{PackedMatrix, Precision, QuantMatrix, RopeTable};
+use assay_kernels::{Gate, PackedMatrix, Precision, QuantMatrix, RopeTable};
 use rayon::prelude::*;
 
 use super::Inner;
-use super::block::{Block, Frozen};
+use super::block::{Block, Frozen, Ropes};
 use super::pool::Pool;
 use crate::config::{DecoderConfig, Module};
 use crate::error::ModelError;
-use crate::gguf::Gguf;
 use crate::template::ChatTemplate;
-use crate::tokenizer::{Splitting, Tokenizer, Vocabulary};
+use crate::tokenizer::Tokenizer;
 
-const ARCHITECTURES: &[&str] = &["llama"];
+mod gguf;
+mod hugging_face;
+
 /// Beyond this the tables of positions alone would take more memory than the weights; a damaged
 /// header would take all of it.
 const LONGEST_CONTEXT: usize = 1 << 20;
-const EMBEDDING: &str = "token_embd.weight";
-const HEAD: &str = "output.weight";
+
+/// A model as its files describe it.
+struct Checkpoint {
+    config: DecoderConfig,
+    /// Divisors `[head_dim / 2]` of the rotary frequencies of layers without window, where contexts
+    /// were lengthened.
+    rope_factors: Option<Vec<f32>>,
+    tokenizer: Tokenizer,
+    template: ChatTemplate,
+    weights: Box<dyn Weights>,
+}
+
+/// Where the weights lie.
+trait Weights: Sync {
+    fn has(&self, part: Part) -> bool;
+
+    /// A tensor, row-major, after checking its shape (rows first). Rows of queries and keys are in
+    /// Hugging Face's order, in which adapters are written too: component `i` of a head rotates
+    /// together with `i + head_dim / 2`. Norms are the factors themselves.
+    fn tensor(&self, part: Part, shape: &[usize]) -> Result<Vec<f32>, ModelError>;
+
+    /// A matrix in the integers of its file, in the same order; `None` where it has none.
+    fn quantised(&self, part: Part, shape: [usize; 2]) -> Result<Option<QuantMatrix>, ModelError>;
+
+    /// Refuses a tensor that is none of `parts` and would be ignored.
+    fn check_names(&self, parts: &HashSet<Part>) -> Result<(), ModelError>;
+
+    /// SHA-256 of all that makes the model, in hex.
+    fn hash(&self) -> Result<String, ModelError>;
+}
+
+/// The families of architectures; what one has beside Llama's parts stands in the configuration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Family {
+    /// With TinyLlama, SmolLM and Mistral.
+    Llama,
+    /// With Qwen2.5.
+    Qwen2,
+    Qwen3,
+    Gemma3,
+}
+
+/// A tensor of a model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Part {
+    Embedding,
+    Head,
+    FinalNorm,
+    Linear(usize, Module),
+    Bias(usize, Module),
+    Norm(usize, Norm),
+}
+
+/// The norms of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Norm {
+    Attention,
+    Query,
+    Key,
+    PostAttention,
+    FeedForward,
+    PostFeedForward,
+}
+
+const QKV: [Module; 3] = [Module::Q, Module::K, Module::V];
+const QK_NORMS: [Norm; 2] = [Norm::Query, Norm::Key];
+const POST_NORMS: [Norm; 2] = [Norm::PostAttention, Norm::PostFeedForward];
+
+impl Family {
+    /// Adds the parts that the family has to a configuration of Llama's.
+    fn complete(self, config: &mut DecoderConfig) {
+        match self {
+            Family::Llama => {}
+            Family::Qwen2 => config.qkv_bias = true,
+            Family::Qwen3 => config.qk_norm = true,
+            Family::Gemma3 => {
+                config.qk_norm = true;
+                config.post_norms = true;
+                config.gate = Gate::GeluTanh;
+                config.embedding_scale = (config.hidden as f32).sqrt();
+            }
+        }
+    }
+}
 
 pub(super) fn load(path: &Path, precision: Precision) -> Result<Inner, ModelError> {
-    let gguf = Gguf::open(path)?;
-    let config = config(&gguf)?;
-    let tokenizer = Tokenizer::new(vocabulary(&gguf)?)?;
-    let text = |id: Option<u32>| {
-        let bytes = id.map_or(&[][..], |id| tokenizer.token_bytes(id));
-        String::from_utf8_lossy(bytes).into_owned()
-    };
-    let template = ChatTemplate::new(
-        gguf.text_or_none("tokenizer.chat_template").unwrap_or_default(),
-        &text(tokenizer.bos()),
-        &text(tokenizer.eos()),
-    )?;
-    let (weights, file_hash) = rayon::join(|| weights(&gguf, &config, precision), || gguf.sha256());
+    let Checkpoint { config, rope_factors, tokenizer, template, weights } =
+        if path.is_dir() { hugging_face::open(path)? } else { gguf::open(path)? };
+    let source = &*weights;
+    source.check_names(&parts(&config, source.has(Part::Head)))?;
+    let (weights, file_hash) = rayon::join(|| pack(source, &config, precision), || source.hash());
     let (head, embedding, blocks) = weights?;
     Ok(Inner {
         path: path.to_owned(),
@@ -45,143 +121,77 @@ pub(super) fn load(path: &Path, precision: Precision) -> Result<Inner, ModelErro
         embedding,
         head,
         blocks,
-        final_norm: gguf.tensor("output_norm.weight", &[config.hidden])?,
-        rope: rope_table(&gguf, &config)?,
+        final_norm: source.tensor(Part::FinalNorm, &[config.hidden])?,
+        ropes: ropes(&config, rope_factors.as_deref()),
         pool: Pool::default(),
         config,
     })
 }
 
-fn config(gguf: &Gguf) -> Result<DecoderConfig, ModelError> {
-    let architecture = gguf.text("general.architecture")?;
-    if !ARCHITECTURES.contains(&architecture) {
-        return Err(ModelError::UnsupportedArchitecture {
-            path: gguf.path().to_owned(),
-            architecture: architecture.to_owned(),
-            supported: ARCHITECTURES,
-        });
-    }
-    let key = |name: &str| format!("{architecture}.{name}");
-    let hidden = gguf.size(&key("embedding_length"))?;
-    let heads = gguf.size(&key("attention.head_count"))?;
-    let kv_heads = gguf.size_or_none(&key("attention.head_count_kv")).unwrap_or(heads);
-    let head_dim = gguf.size_or_none(&key("attention.key_length")).unwrap_or(hidden / heads);
-    let refuse = |name: &str, expected| {
-        let (path, key) = (gguf.path().to_owned(), key(name));
-        Err(ModelError::Metadata { path, key, expected })
+/// All tensors of a model.
+fn parts(config: &DecoderConfig, head: bool) -> HashSet<Part> {
+    let norms = [Norm::Attention, Norm::FeedForward].into_iter();
+    let norms = norms.chain(QK_NORMS.into_iter().filter(|_| config.qk_norm));
+    let norms = norms.chain(POST_NORMS.into_iter().filter(|_| config.post_norms));
+    let biases = QKV.into_iter().filter(|_| config.qkv_bias);
+    let in_block = |layer| {
+        let linears = Module::ALL.into_iter().map(move |m| Part::Linear(layer, m));
+        let biases = biases.clone().map(move |m| Part::Bias(layer, m));
+        linears.chain(biases).chain(norms.clone().map(move |n| Part::Norm(layer, n)))
     };
-    if kv_heads == 0 || !heads.is_multiple_of(kv_heads) {
-        return refuse("attention.head_count_kv", "a divisor of the number of heads");
-    }
-    if head_dim == 0 || !head_dim.is_multiple_of(2) {
-        return refuse("attention.key_length", "an even number");
-    }
-    let rotated = gguf.size_or_none(&key("rope.dimension_count")).unwrap_or(head_dim);
-    if rotated != head_dim {
-        return refuse("rope.dimension_count", "the size of a head");
-    }
-    let scaling = gguf.text_or_none(&key("rope.scaling.type"));
-    if scaling.is_some_and(|s| s != "none") {
-        return refuse("rope.scaling.type", "absent (scaled positions are not supported)");
-    }
-    let context_length = gguf.size(&key("context_length"))?;
-    if context_length > LONGEST_CONTEXT {
-        return refuse("context_length", "at most 1,048,576");
-    }
-    Ok(DecoderConfig {
-        layers: gguf.size(&key("block_count"))?,
-        hidden,
-        heads,
-        kv_heads,
-        head_dim,
-        feed_forward: gguf.size(&key("feed_forward_length"))?,
-        vocab: gguf.texts("tokenizer.ggml.tokens")?.len(),
-        context_length,
-        rope_theta: gguf.float(&key("rope.freq_base")).unwrap_or(10_000.0),
-        norm_eps: gguf.float(&key("attention.layer_norm_rms_epsilon"))?,
-    })
+    let mut parts: HashSet<Part> = (0..config.layers).flat_map(in_block).collect();
+    parts.extend([Part::Embedding, Part::FinalNorm]);
+    parts.extend(head.then_some(Part::Head));
+    parts
 }
 
-fn vocabulary(gguf: &Gguf) -> Result<Vocabulary, ModelError> {
-    let refuse = |field, got: &str, supported| {
-        let (path, got) = (gguf.path().to_owned(), got.to_owned());
-        Err(ModelError::UnsupportedTokenizer { path, field, got, supported })
-    };
-    let model = gguf.text("tokenizer.ggml.model")?;
-    if model != "gpt2" {
-        return refuse("tokenizer.ggml.model", model, &["gpt2"]);
-    }
-    let splitting = match gguf.text_or_none("tokenizer.ggml.pre").unwrap_or("gpt-2") {
-        "smollm" | "starcoder" => Splitting::DigitsThenGpt2,
-        "gpt-2" => Splitting::Gpt2,
-        other => {
-            return refuse("tokenizer.ggml.pre", other, &["gpt-2", "smollm", "starcoder"]);
+fn ropes(config: &DecoderConfig, factors: Option<&[f32]>) -> Ropes {
+    let (head_dim, positions) = (config.head_dim, config.context_length);
+    let global = match factors {
+        None => RopeTable::new(head_dim, config.rope_theta, positions),
+        Some(factors) => {
+            let plain = frequencies(head_dim, config.rope_theta);
+            let scaled: Vec<f32> = plain.zip(factors).map(|(f, factor)| f / factor).collect();
+            RopeTable::from_frequencies(&scaled, positions)
         }
     };
-    let merges = gguf.texts("tokenizer.ggml.merges")?;
-    let merges = merges
-        .iter()
-        .map(|merge| merge.split_once(' ').map(|(a, b)| (a.to_owned(), b.to_owned())))
-        .collect::<Option<Vec<_>>>();
-    let tokens = gguf.texts("tokenizer.ggml.tokens")?;
-    let known = |key: &str| gguf.id(key).filter(|&id| (id as usize) < tokens.len());
-    let (bos, eos) = (known("tokenizer.ggml.bos_token_id"), known("tokenizer.ggml.eos_token_id"));
-    let turn_ends = ["tokenizer.ggml.eot_token_id", "tokenizer.ggml.eom_token_id"];
-    Ok(Vocabulary {
-        types: gguf.integers("tokenizer.ggml.token_type")?,
-        merges: merges.ok_or_else(|| ModelError::Metadata {
-            path: gguf.path().to_owned(),
-            key: "tokenizer.ggml.merges".into(),
-            expected: "pairs of tokens with a space between",
-        })?,
-        splitting,
-        bos,
-        eos,
-        add_bos: gguf.flag("tokenizer.ggml.add_bos_token").unwrap_or(false),
-        stop: turn_ends.into_iter().filter_map(known).chain(eos).collect(),
-        tokens,
-    })
+    let window = config.sliding_window.as_ref();
+    let local = window
+        .filter(|w| factors.is_some() || w.rope_theta != config.rope_theta)
+        .map(|w| RopeTable::new(head_dim, w.rope_theta, positions));
+    Ropes { global, local }
 }
 
-/// Plain frequencies, divided by the factors of Llama 3's long contexts where the file has them.
-fn rope_table(gguf: &Gguf, config: &DecoderConfig) -> Result<RopeTable, ModelError> {
-    const FACTORS: &str = "rope_freqs.weight";
-    let (head_dim, theta) = (config.head_dim, config.rope_theta);
-    if !gguf.has_tensor(FACTORS) {
-        return Ok(RopeTable::new(head_dim, theta, config.context_length));
-    }
-    let factors = gguf.tensor(FACTORS, &[head_dim / 2])?;
-    let frequency =
-        |(i, factor): (usize, &f32)| 1.0 / theta.powf((2 * i) as f32 / head_dim as f32) / factor;
-    let frequencies: Vec<f32> = factors.iter().enumerate().map(frequency).collect();
-    Ok(RopeTable::from_frequencies(&frequencies, config.context_length))
+/// Radians per position, for each pair of components of a head.
+fn frequencies(head_dim: usize, theta: f32) -> impl Iterator<Item = f32> {
+    (0..head_dim / 2).map(move |i| 1.0 / theta.powf((2 * i) as f32 / head_dim as f32))
 }
 
-type Weights = (Frozen, Option<PackedMatrix>, Vec<Block>);
+type Packed = (Frozen, Option<PackedMatrix>, Vec<Block>);
 
-fn weights(
-    gguf: &Gguf,
+fn pack(
+    weights: &dyn Weights,
     config: &DecoderConfig,
     precision: Precision,
-) -> Result<Weights, ModelError> {
+) -> Result<Packed, ModelError> {
     let (vocab, hidden) = (config.vocab, config.hidden);
-    let table = |name| -> Result<PackedMatrix, ModelError> {
-        let values = gguf.tensor(name, &[vocab, hidden])?;
+    let table = |part| -> Result<PackedMatrix, ModelError> {
+        let values = weights.tensor(part, &[vocab, hidden])?;
         Ok(PackedMatrix::pack(&values, vocab, hidden, precision))
     };
-    let head = |name| -> Result<Frozen, ModelError> {
-        Ok(Frozen::new(table(name)?, quantised(gguf, name, [vocab, hidden], precision, |r| r)?))
+    let head = |part| -> Result<Frozen, ModelError> {
+        Ok(Frozen::new(table(part)?, quantised(weights, part, [vocab, hidden], precision)?))
     };
     let (tables, blocks) = rayon::join(
         || -> Result<_, ModelError> {
-            Ok(match gguf.has_tensor(HEAD) {
-                true => (head(HEAD)?, Some(table(EMBEDDING)?)),
-                false => (head(EMBEDDING)?, None),
+            Ok(match weights.has(Part::Head) {
+                true => (head(Part::Head)?, Some(table(Part::Embedding)?)),
+                false => (head(Part::Embedding)?, None),
             })
         },
         || -> Result<Vec<Block>, ModelError> {
             let layers = (0..config.layers).into_par_iter();
-            layers.map(|layer| block(gguf, config, layer, precision)).collect()
+            layers.map(|layer| block(weights, config, layer, precision)).collect()
         },
     );
     let (head, embedding) = tables?;
@@ -189,55 +199,61 @@ fn weights(
 }
 
 fn block(
-    gguf: &Gguf,
+    weights: &dyn Weights,
     config: &DecoderConfig,
     layer: usize,
     precision: Precision,
 ) -> Result<Block, ModelError> {
-    let norm = |name: &str| gguf.tensor(&format!("blk.{layer}.{name}.weight"), &[config.hidden]);
+    let norm = |norm: Norm, len: usize| weights.tensor(Part::Norm(layer, norm), &[len]);
+    let two =
+        |[a, b]: [Norm; 2], len| -> Result<_, ModelError> { Ok([norm(a, len)?, norm(b, len)?]) };
+    let bias = |module| weights.tensor(Part::Bias(layer, module), &[config.shape(module).1]);
+    let biases =
+        || -> Result<_, ModelError> { Ok([bias(Module::Q)?, bias(Module::K)?, bias(Module::V)?]) };
     let linear = |module: Module| -> Result<Frozen, ModelError> {
         let (inputs, outputs) = config.shape(module);
-        let name = module.gguf_name(layer);
-        let values = gguf.tensor(&name, &[outputs, inputs])?;
-        let order = |row| match module {
-            Module::Q | Module::K => stored_row(row, config.head_dim),
-            _ => row,
-        };
-        let packed = PackedMatrix::pack_with(outputs, inputs, precision, |row, out| {
-            out.copy_from_slice(&values[order(row) * inputs..][..inputs]);
-        });
-        Ok(Frozen::new(packed, quantised(gguf, &name, [outputs, inputs], precision, order)?))
+        let part = Part::Linear(layer, module);
+        let values = weights.tensor(part, &[outputs, inputs])?;
+        let packed = PackedMatrix::pack(&values, outputs, inputs, precision);
+        Ok(Frozen::new(packed, quantised(weights, part, [outputs, inputs], precision)?))
     };
     let [q, k, v, o, gate, up, down] = Module::ALL.map(linear);
     Ok(Block {
-        attention_norm: norm("attn_norm")?,
-        feed_forward_norm: norm("ffn_norm")?,
+        attention_norm: norm(Norm::Attention, config.hidden)?,
+        feed_forward_norm: norm(Norm::FeedForward, config.hidden)?,
         linears: [q?, k?, v?, o?, gate?, up?, down?],
+        qkv_bias: config.qkv_bias.then(biases).transpose()?,
+        qk_norm: config.qk_norm.then(|| two(QK_NORMS, config.head_dim)).transpose()?,
+        post_norms: config.post_norms.then(|| two(POST_NORMS, config.hidden)).transpose()?,
+        window: config.window(layer),
     })
 }
 
 /// The weight in the integers of its file. A decoder of [`Precision::F32`] has none: it computes with the
 /// dequantised weights exactly.
 fn quantised(
-    gguf: &Gguf,
-    name: &str,
+    weights: &dyn Weights,
+    part: Part,
     shape: [usize; 2],
     precision: Precision,
-    order: impl Fn(usize) -> usize + Sync,
 ) -> Result<Option<QuantMatrix>, ModelError> {
     match precision {
         Precision::F32 => Ok(None),
-        Precision::Bf16 => Ok(gguf.quantised(name, shape)?.and_then(|tensor| tensor.pack(order))),
+        Precision::Bf16 => weights.quantised(part, shape),
     }
 }
 
-/// Where a GGUF `llama` file keeps row `row` of the query or key projection.
-///
-/// The file interleaves the halves of each head, so that neighbours rotate together; we keep
-/// Hugging Face's order, in which adapters are written: row `i` and `i + head_dim/2` rotate
-/// together.
-fn stored_row(row: usize, head_dim: usize) -> usize {
-    let (head, within) = (row / head_dim, row % head_dim);
-    let (half, i) = (within / (head_dim / 2), within % (head_dim / 2));
-    head * head_dim + 2 * i + half
+/// What is wrong with a configuration, whatever file it is from: the names of heads of keys, size of
+/// a head and context in that file select what is reported.
+fn complaint(
+    config: &DecoderConfig,
+    [kv_heads, head_dim, context_length]: [&'static str; 3],
+) -> Option<(&'static str, &'static str)> {
+    if config.kv_heads == 0 || !config.heads.is_multiple_of(config.kv_heads) {
+        return Some((kv_heads, "a divisor of the number of heads"));
+    }
+    if config.head_dim == 0 || !config.head_dim.is_multiple_of(2) {
+        return Some((head_dim, "an even number"));
+    }
+    (config.context_length > LONGEST_CONTEXT).then_some((context_length, "at most 1,048,576"))
 }

@@ -181,9 +181,8 @@ impl Decoder {
 }
 
 fn attend(pass: Pass<'_>, batch: &PackedBatch, a: Attention<'_>) {
-    let (heads, scale) = (pass.heads(), pass.scale());
     pass.attention(|| {
-        attention_forward(a.q, a.k, a.v, &batch.segments, heads, scale, a.out, a.lse);
+        attention_forward(a.q, a.k, a.v, &batch.segments, pass.heads(), a.scores, a.out, a.lse);
     });
 }
 

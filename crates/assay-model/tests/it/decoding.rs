@@ -11,7 +11,7 @@ use proptest::prelude::*;
 
 use crate::tiny::Tiny;
 
-fn request(tokens: &[u32], max_new_tokens: usize, seed: u64) -> GenerateRequest {
+pub(crate) fn request(tokens: &[u32], max_new_tokens: usize, seed: u64) -> GenerateRequest {
     let sampling = match seed {
         0 => Sampling::GREEDY,
         seed => Sampling { temperature: 0.8, top_k: 40, top_p: 0.95, seed },
@@ -27,7 +27,7 @@ fn generate(
     decoder.generate(requests, adapter, &mut |_, _| ControlFlow::Continue(())).unwrap()
 }
 
-fn check_batch_equals_single(
+pub(crate) fn check_batch_equals_single(
     decoder: &Decoder,
     requests: &[GenerateRequest],
     adapter: Option<&Adapter>,
@@ -42,7 +42,7 @@ fn check_batch_equals_single(
     }
 }
 
-fn check_scores(decoder: &Decoder, rows: &[Continuation], adapter: Option<&Adapter>) {
+pub(crate) fn check_scores(decoder: &Decoder, rows: &[Continuation], adapter: Option<&Adapter>) {
     let scores = decoder.log_likelihoods(rows, adapter).unwrap();
     let vocab = decoder.config().vocab;
     for (row, score) in rows.iter().zip(&scores) {

@@ -23,14 +23,16 @@ fn text(s: &str) -> Value {
 fn unsuitable_files_are_refused() {
     let with = |key, value| Shape { metadata: vec![(key, value)], ..Shape::default() };
     check_refused(
-        &with("general.architecture", text("gemma3")),
-        "architecture `gemma3` is not supported (supported: llama)",
+        &with("general.architecture", text("mamba")),
+        "architecture `mamba` is not supported (supported: llama, qwen2, qwen3, gemma3)",
     );
     check_refused(
-        &with("tokenizer.ggml.model", text("llama")),
-        "tokenizer.ggml.model `llama` is not supported (supported: gpt2)",
+        &with("tokenizer.ggml.model", text("t5")),
+        "tokenizer.ggml.model `t5` is not supported (supported: gpt2, llama)",
     );
-    check_refused(&with("tokenizer.ggml.pre", text("qwen2")), "tokenizer.ggml.pre `qwen2`");
+    check_refused(&with("tokenizer.ggml.model", text("llama")), "`tokenizer.ggml.scores`");
+    check_refused(&with("tokenizer.ggml.pre", text("tekken")), "tokenizer.ggml.pre `tekken`");
+    check_refused(&with("llama.expert_count", Value::U32(8)), "llama.expert_count");
     check_refused(
         &with("llama.block_count", text("many")),
         "`llama.block_count` is missing or not a positive integer",
@@ -41,6 +43,7 @@ fn unsuitable_files_are_refused() {
     check_refused(&with("llama.rope.scaling.type", text("yarn")), "rope.scaling.type");
     check_refused(&with("llama.context_length", Value::U32(u32::MAX)), "at most 1,048,576");
     check_refused(&with("llama.block_count", Value::U32(3)), "tensor `blk.2.");
+    check_refused(&with("llama.block_count", Value::U32(1)), "is unknown to this architecture");
     check_refused(
         &with("llama.feed_forward_length", Value::U32(48)),
         "has shape [40, 24], expected [48, 24]",

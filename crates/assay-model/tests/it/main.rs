@@ -5,11 +5,14 @@ use std::sync::OnceLock;
 
 mod decoding;
 mod encoder;
+mod families;
 mod fetch;
 mod golden;
 mod gradients;
 mod loading;
 mod oracle;
+mod pieces;
+mod real;
 mod tiny;
 
 /// The small decoder on its real weights, opened once per precision; `None` where it is missing.

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-use assay_model::{Adapter, Decoder, DecoderConfig, Module, PackedBatch, Precision};
+use assay_model::{Adapter, Decoder, DecoderConfig, Gate, Module, PackedBatch, Precision};
 use candle_core::quantized::gguf_file::{self, Value};
 use candle_core::quantized::{GgmlDType, QTensor};
 use candle_core::{Device, Tensor};
@@ -61,6 +61,13 @@ impl Default for Shape {
             context_length: 96,
             rope_theta: 10_000.0,
             norm_eps: 1e-5,
+            embedding_scale: 1.0,
+            attention_scale: 0.5,
+            gate: Gate::Silu,
+            qkv_bias: false,
+            qk_norm: false,
+            post_norms: false,
+            sliding_window: None,
         };
         Shape { config, tied: true, metadata: Vec::new(), without_tensor: None }
     }
@@ -77,13 +84,18 @@ impl Tiny {
 
     /// An adapter on `targets` whose `B` is not zero.
     pub(crate) fn adapter(&self, targets: &[Module], seed: u64) -> Adapter {
-        let mut adapter = self.decoder.new_adapter(3, 6.0, targets, seed);
-        let mut values = Values::new(seed);
-        for pair in adapter.pairs_mut() {
-            pair.b.fill_with(|| values.next() * 0.3);
-        }
-        adapter
+        adapter(&self.decoder, targets, seed)
     }
+}
+
+/// An adapter on `targets` whose `B` is not zero.
+pub(crate) fn adapter(decoder: &Decoder, targets: &[Module], seed: u64) -> Adapter {
+    let mut adapter = decoder.new_adapter(3, 6.0, targets, seed);
+    let mut values = Values::new(seed);
+    for pair in adapter.pairs_mut() {
+        pair.b.fill_with(|| values.next() * 0.3);
+    }
+    adapter
 }
 
 /// Three documents of different lengths, one without targets.
@@ -169,7 +181,7 @@ pub(crate) fn write(path: &std::path::Path, shape: &Shape) -> HashMap<String, Te
     hugging_face
 }
 
-fn metadata(shape: &Shape) -> Vec<(&'static str, Value)> {
+pub(crate) fn metadata(shape: &Shape) -> Vec<(&'static str, Value)> {
     let c = &shape.config;
     let number = |n: usize| Value::U32(n as u32);
     // Four control tokens, the 256 bytes in GPT-2's spelling, one merge.
