@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
-use assay_model::{Adapter, Decoder, FetchConfig, ModelKind, Precision, Progress, ResolvedModel};
+use assay_model::{Adapter, Decoder, FetchConfig, Precision, Progress, ResolvedModel};
 use assay_types::Message;
 use clap::{Subcommand, ValueEnum};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -192,12 +192,6 @@ fn write_npy(file: &Path, data: &[f32], rows: usize, columns: usize) -> Result<(
 /// A decoder by name or path, fetched if need be.
 pub(crate) fn open_decoder(spec: &str, precision: Precision) -> Result<Decoder> {
     let found = resolve(spec)?;
-    if found.kind != ModelKind::Gguf {
-        bail!(
-            "{spec} is a safetensors folder: a generating model must be a GGUF file\n\
-             hint: name a GGUF file, or a catalog model (`assay model list`)"
-        );
-    }
     Ok(Decoder::open(&found.path, precision)?)
 }
 
