@@ -48,7 +48,7 @@ mod tile;
 
 pub use activation::{gelu, silu_mul, silu_mul_backward, softmax_rows};
 pub use attention::{
-    CachedQuery, Heads, attention_backward, attention_bidirectional, attention_cached,
+    CACHE_BLOCK, CachedQuery, Heads, attention_backward, attention_bidirectional, attention_cached,
     attention_decode, attention_forward, attention_step,
 };
 pub use dispatch::dispatch;
