@@ -12,13 +12,16 @@ use crate::error::ModelError;
 use crate::template::ChatTemplate;
 use crate::tokenizer::Tokenizer;
 use block::{Block, Frozen, Pass};
+use engine::Engine;
 use pool::{Buffer, Pool};
 
 mod block;
 mod cache;
+mod engine;
 mod generate;
 mod load;
 mod pool;
+mod prefix;
 mod sampling;
 mod score;
 mod train;
@@ -46,6 +49,7 @@ struct Inner {
     final_norm: Vec<f32>,
     rope: RopeTable,
     pool: Pool,
+    engine: Engine,
 }
 
 impl std::fmt::Debug for Decoder {

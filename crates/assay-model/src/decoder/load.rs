@@ -7,6 +7,7 @@ use rayon::prelude::*;
 
 use super::Inner;
 use super::block::{Block, Frozen};
+use super::engine::Engine;
 use super::pool::Pool;
 use crate::config::{DecoderConfig, Module};
 use crate::error::ModelError;
@@ -48,6 +49,7 @@ pub(super) fn load(path: &Path, precision: Precision) -> Result<Inner, ModelErro
         final_norm: gguf.tensor("output_norm.weight", &[config.hidden])?,
         rope: rope_table(&gguf, &config)?,
         pool: Pool::default(),
+        engine: Engine::new(&config),
         config,
     })
 }
