@@ -271,6 +271,7 @@ impl Candidate {
             max_new_tokens: options.max_new_tokens.unwrap_or(self.spec.max_new_tokens),
             sampling: options.sampling,
             stop: options.stop.clone(),
+            log_probs: None,
         }
     }
 

@@ -27,7 +27,7 @@ mod score;
 mod train;
 
 pub use generate::{GenerateRequest, Generation};
-pub use sampling::Sampling;
+pub use sampling::{Sampling, TokenLogProbs};
 pub use score::{Continuation, LogLikelihood};
 
 /// A language model with its tokenizer and chat template. Cheap to clone; all clones share the

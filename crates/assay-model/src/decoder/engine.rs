@@ -18,7 +18,7 @@ use super::Decoder;
 use super::cache::{Cache, PASS_TOKENS, Pages, Span};
 use super::generate::{GenerateRequest, Generation};
 use super::prefix::{Prefixes, Reader, common_prefix};
-use super::sampling::Sampler;
+use super::sampling::{Sampler, TokenLogProbs};
 use crate::adapter::PackedAdapter;
 use crate::config::DecoderConfig;
 
@@ -156,7 +156,7 @@ impl Decoder {
             adapter,
             cache: Cache::empty(),
             read: 0,
-            sampler: Sampler::new(request.sampling),
+            sampler: Sampler::new(request.sampling, &request.tokens),
             limit,
             generation: Generation::new(request.tokens.len()),
             last_pass: 0,
@@ -240,16 +240,16 @@ impl Decoder {
         let mut spans: Vec<Span<'_>> = plan.iter_mut().map(|(s, n, _)| s.span(*n)).collect();
         let generated = spans.iter().filter(|s| s.generated).count();
         let adapter = adapter.as_deref();
-        let logits = self.extend(&mut spans, adapter, |x| self.head(x, &last_rows, generated));
+        let mut logits = self.extend(&mut spans, adapter, |x| self.head(x, &last_rows, generated));
 
         let (complete, reading): (Vec<_>, Vec<_>) =
             plan.into_iter().partition(|(_, _, complete)| *complete);
         let mut complete: Vec<_> =
-            complete.into_iter().zip(logits.chunks(self.config().vocab)).collect();
+            complete.into_iter().zip(logits.chunks_mut(self.config().vocab)).collect();
         let tokens: Vec<u32> = complete
             .par_iter_mut()
             .with_max_len(1)
-            .map(|((sequence, ..), logits)| sequence.sampler.sample(logits))
+            .map(|((sequence, ..), logits)| sequence.choose(logits))
             .collect();
         let elapsed_ms = start.elapsed().as_secs_f64() * 1e3;
         let share_ms = elapsed_ms / end as f64;
@@ -351,6 +351,15 @@ impl Sequence {
             prompt => (&prompt[..n], false),
         };
         Span { cache: &mut self.cache, tokens, generated }
+    }
+
+    /// The next token, from its logits.
+    fn choose(&mut self, logits: &mut [f32]) -> u32 {
+        let Some(top) = self.request.log_probs else { return self.sampler.sample(logits) };
+        let plain = logits.to_vec();
+        let token = self.sampler.sample(logits);
+        self.generation.log_probs.push(TokenLogProbs::new(&plain, token, top));
+        token
     }
 
     /// Books a pass in which this sequence had `n` rows.

@@ -9,7 +9,7 @@ use assay_types::FinishReason;
 
 use super::Decoder;
 use super::engine::Event;
-use super::sampling::Sampling;
+use super::sampling::{Sampling, TokenLogProbs};
 use crate::adapter::Adapter;
 use crate::error::ModelError;
 
@@ -24,6 +24,16 @@ pub struct GenerateRequest {
     pub sampling: Sampling,
     /// Texts that end generation and are cut off the answer.
     pub stop: Vec<String>,
+    /// Whether to tell how likely each token was, and with how many of the most likely ones beside it.
+    pub log_probs: Option<usize>,
+}
+
+impl GenerateRequest {
+    /// Always the most likely token, and nothing special.
+    pub fn greedy(tokens: Vec<u32>, max_new_tokens: usize) -> Self {
+        let sampling = Sampling::GREEDY;
+        GenerateRequest { tokens, max_new_tokens, sampling, stop: Vec::new(), log_probs: None }
+    }
 }
 
 /// What was generated.
@@ -33,6 +43,8 @@ pub struct Generation {
     pub tokens: Vec<u32>,
     /// Their text, without control tokens and up to a stop text.
     pub text: String,
+    /// How likely each of them was, where the request asks; else empty.
+    pub log_probs: Vec<TokenLogProbs>,
     /// Why it ended; an observer that breaks counts as a stop.
     pub finish: FinishReason,
     /// Tokens of the prompt.
@@ -53,6 +65,7 @@ impl Generation {
         Generation {
             tokens: Vec::new(),
             text: String::new(),
+            log_probs: Vec::new(),
             finish: FinishReason::Length,
             input_tokens,
             shared_tokens: 0,
@@ -73,7 +86,8 @@ impl Decoder {
     ///
     /// # Errors
     /// [`ModelError::TooLong`] when a prompt leaves no room for a new token, [`ModelError::Empty`],
-    /// [`ModelError::UnknownToken`], [`ModelError::AdapterMismatch`]; then nothing was generated.
+    /// [`ModelError::UnknownToken`], [`ModelError::Sampling`], [`ModelError::AdapterMismatch`]; then
+    /// nothing was generated.
     ///
     /// # Panics
     /// When a kernel panicked in a pass that computed one of the requests.
@@ -108,6 +122,7 @@ impl Decoder {
                 Ok(Event::Done(i, mut generation)) => {
                     if cancelled[i].load(Ordering::Relaxed) {
                         generation.tokens.truncate(seen[i]);
+                        generation.log_probs.truncate(seen[i]);
                         generation.text = self.tokenizer().decode(&generation.tokens, true);
                         generation.finish = FinishReason::Stop;
                     }
@@ -129,6 +144,7 @@ impl Decoder {
         if request.tokens.len() >= limit {
             return Err(ModelError::TooLong { tokens: request.tokens.len() + 1, limit });
         }
+        request.sampling.check()?;
         self.check_text(&request.tokens)
     }
 

@@ -10,6 +10,7 @@ mod golden;
 mod gradients;
 mod loading;
 mod oracle;
+mod prefix;
 mod tiny;
 
 /// The small decoder on its real weights, opened once per precision; `None` where it is missing.
