@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use assay_index::{Index, SearchMode};
 use assay_model::{Adapter, Decoder, GenerateRequest, Sampling};
-use assay_types::{Message, Output, Retrieved, Usage};
+use assay_types::{ChosenToken, LikelyToken, Message, Output, Retrieved, Usage};
 
 use crate::cite::{CitationFilter, Cited};
 use crate::spec::{CandidateSpec, Context, RetrieveFrom, Source};
@@ -60,11 +60,18 @@ pub struct Options {
     pub sampling: Sampling,
     /// Strings that end the answer and are not part of it.
     pub stop: Vec<String>,
+    /// Whether to tell how likely each token was, and with how many of the most likely ones beside it.
+    pub log_probs: Option<usize>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Options { max_new_tokens: None, sampling: Sampling::GREEDY, stop: Vec::new() }
+        Options {
+            max_new_tokens: None,
+            sampling: Sampling::GREEDY,
+            stop: Vec::new(),
+            log_probs: None,
+        }
     }
 }
 
@@ -271,6 +278,7 @@ impl Candidate {
             max_new_tokens: options.max_new_tokens.unwrap_or(self.spec.max_new_tokens),
             sampling: options.sampling,
             stop: options.stop.clone(),
+            log_probs: options.log_probs,
         }
     }
 
@@ -297,7 +305,23 @@ impl Candidate {
                 input_tokens: prepared.tokens.len(),
                 output_tokens: generation.tokens.len(),
             },
+            log_probs: self.log_probs(generation),
         }
+    }
+
+    /// Of all tokens that are text.
+    fn log_probs(&self, generation: &assay_model::Generation) -> Vec<ChosenToken> {
+        let tokenizer = self.decoder.tokenizer();
+        let likely = |token: u32, log_prob: f32| LikelyToken {
+            bytes: tokenizer.token_bytes(token).to_vec(),
+            log_prob,
+        };
+        let text = generation.log_probs.iter().filter(|t| !tokenizer.is_control(t.token));
+        text.map(|t| ChosenToken {
+            token: likely(t.token, t.log_prob),
+            top: t.top.iter().map(|&(token, log_prob)| likely(token, log_prob)).collect(),
+        })
+        .collect()
     }
 }
 

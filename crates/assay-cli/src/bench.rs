@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use assay_kernels::{AdamW, adamw_step};
-use assay_model::{Decoder, Encoder, GenerateRequest, Module, PackedBatch, Precision, Sampling};
+use assay_model::{Decoder, Encoder, GenerateRequest, Module, PackedBatch, Precision};
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
@@ -167,12 +167,7 @@ fn generate(args: &BenchArgs, figures: &mut Figures) -> Result<()> {
         (0..n)
             .map(|_| {
                 salt += 1;
-                GenerateRequest {
-                    tokens: text(&decoder, prompt, salt),
-                    max_new_tokens: new,
-                    sampling: Sampling::GREEDY,
-                    stop: Vec::new(),
-                }
+                GenerateRequest::greedy(text(&decoder, prompt, salt), new)
             })
             .collect()
     };

@@ -89,16 +89,24 @@ impl Service for Released {
             return Err(ServiceError::Unsupported("way to continue a turn of the assistant"));
         }
         let o = &request.options;
+        if o.form.is_some() {
+            return Err(ServiceError::Unsupported("way to keep answers to a form"));
+        }
         let greedy = Sampling::GREEDY;
         let options = Options {
             max_new_tokens: o.max_new_tokens,
             sampling: Sampling {
                 temperature: o.temperature.unwrap_or(greedy.temperature),
+                top_k: o.top_k.unwrap_or(greedy.top_k),
                 top_p: o.top_p.unwrap_or(greedy.top_p),
+                min_p: o.min_p.unwrap_or(greedy.min_p),
+                repetition_penalty: o.repetition_penalty.unwrap_or(greedy.repetition_penalty),
+                presence_penalty: o.presence_penalty.unwrap_or(greedy.presence_penalty),
+                frequency_penalty: o.frequency_penalty.unwrap_or(greedy.frequency_penalty),
                 seed: o.seed.unwrap_or(greedy.seed),
-                ..greedy
             },
             stop: o.stop.clone(),
+            log_probs: o.log_probs,
         };
         let request = Request { history, input: &last.content, exclude: None };
         self.release.candidate.answer(&request, &options, on_text).map_err(|e| match e {

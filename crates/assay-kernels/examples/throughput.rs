@@ -5,11 +5,11 @@
 use std::time::Instant;
 
 use assay_kernels::{
-    AdamW, CachedQuery, Gate, Heads, PackedMatrix, Path, Precision, QuantFormat, QuantMatrix, Rope,
-    RopeTable, Scores, adamw_step, attention_backward, attention_bidirectional, attention_decode,
-    attention_forward, attention_step, gate_mul, gate_mul_backward, gelu, gemm, layer_norm,
-    linear_cross_entropy, linear_nll, matmul, quant_matmul, rms_norm, rms_norm_backward, rope,
-    softmax_rows, with_path,
+    AdamW, CACHE_BLOCK, CachedQuery, Gate, Heads, PackedMatrix, Path, Precision, QuantFormat,
+    QuantMatrix, Rope, RopeTable, Scores, adamw_step, attention_backward, attention_bidirectional,
+    attention_decode, attention_forward, attention_step, gate_mul, gate_mul_backward, gelu, gemm,
+    layer_norm, linear_cross_entropy, linear_nll, matmul, quant_matmul, rms_norm,
+    rms_norm_backward, rope, softmax_rows, with_path,
 };
 
 fn main() {
@@ -132,6 +132,7 @@ fn attention() {
     }
     for (batch, past) in [(1, 256), (1, 1024), (8, 512)] {
         let cache = values((past + 1) * 192);
+        let cache: Vec<&[f32]> = cache.chunks(CACHE_BLOCK * 192).collect();
         let (q, mut out) = (values(batch * 576), vec![0.0; batch * 576]);
         type Attend = fn(&mut [CachedQuery<'_>], Heads, Scores);
         for (name, attend) in [("decode", attention_decode as Attend), ("step", attention_step)] {

@@ -17,10 +17,14 @@ use crate::dispatch::Path;
 use crate::gemm::Shared;
 use crate::team;
 use step::Step;
-use tiles::{Backward, Forward};
+use tiles::{Backward, Forward, KEY_BLOCK, Rows};
 
 /// Queries per task.
 const QUERY_BLOCK: usize = 64;
+
+/// Tokens in each block of a cache but the last: the keys that are multiplied at once, so that a
+/// cache in blocks costs nothing.
+pub const CACHE_BLOCK: usize = KEY_BLOCK;
 
 /// Shape of the heads of an attention.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -186,6 +190,10 @@ pub fn attention_cached(
     scores: Scores,
     out: &mut [f32],
 ) {
+    let block = CACHE_BLOCK * heads.kv_width();
+    let (keys, values): (Vec<_>, Vec<_>) =
+        (k_cache.chunks(block).collect(), v_cache.chunks(block).collect());
+    let (k_cache, v_cache) = (&keys[..], &values[..]);
     attention_decode(&mut [CachedQuery { q, k_cache, v_cache, past, out }], heads, scores);
 }
 
@@ -194,10 +202,11 @@ pub fn attention_cached(
 pub struct CachedQuery<'a> {
     /// Queries of the new tokens.
     pub q: &'a [f32],
-    /// Keys of the past and the new tokens.
-    pub k_cache: &'a [f32],
-    /// Values of the past and the new tokens.
-    pub v_cache: &'a [f32],
+    /// Keys of the past and the new tokens, in blocks of [`CACHE_BLOCK`] tokens; the last one may
+    /// be shorter. Sequences may share blocks.
+    pub k_cache: &'a [&'a [f32]],
+    /// Values of the past and the new tokens, in blocks alike.
+    pub v_cache: &'a [&'a [f32]],
     /// Tokens in the cache before the new ones.
     pub past: usize,
     /// Receives the result.
@@ -215,9 +224,9 @@ pub fn attention_decode(sequences: &mut [CachedQuery<'_>], heads: Heads, scores:
         assert_eq!(s.q.len() % heads.width(), 0, "attention_cached: query length");
         assert_eq!(s.out.len(), s.q.len(), "attention_cached: output length");
         let n = s.q.len() / heads.width();
-        let needed = (s.past + n) * heads.kv_width();
-        assert!(s.k_cache.len() >= needed, "attention_cached: key cache too short");
-        assert!(s.v_cache.len() >= needed, "attention_cached: value cache too short");
+        let keys = s.past + n;
+        assert!(holds(s.k_cache, keys, heads), "attention_cached: key cache too short");
+        assert!(holds(s.v_cache, keys, heads), "attention_cached: value cache too short");
         let out = Shared(s.out.as_mut_ptr());
         for first in (0..n).step_by(QUERY_BLOCK) {
             for kv_head in 0..heads.kv_heads {
@@ -229,10 +238,10 @@ pub fn attention_decode(sequences: &mut [CachedQuery<'_>], heads: Heads, scores:
                     first,
                     queries: QUERY_BLOCK.min(n - first),
                     past: s.past,
-                    keys: s.past + n,
+                    keys,
                     q: s.q,
-                    k: s.k_cache,
-                    v: s.v_cache,
+                    k: Rows::Blocks(s.k_cache),
+                    v: Rows::Blocks(s.v_cache),
                 };
                 tasks.push((task, out));
             }
@@ -264,20 +273,15 @@ pub fn attention_step(sequences: &mut [CachedQuery<'_>], heads: Heads, scores: S
         let keys = s.past + 1;
         assert_eq!(s.q.len(), heads.width(), "attention_step: query length");
         assert_eq!(s.out.len(), s.q.len(), "attention_step: output length");
-        assert!(s.k_cache.len() >= keys * heads.kv_width(), "attention_step: key cache too short");
-        assert!(
-            s.v_cache.len() >= keys * heads.kv_width(),
-            "attention_step: value cache too short"
-        );
+        assert!(holds(s.k_cache, keys, heads), "attention_step: key cache too short");
+        assert!(holds(s.v_cache, keys, heads), "attention_step: value cache too short");
         let out = Shared(s.out.as_mut_ptr());
         let first = scores.first_seen(keys);
-        let (k, v) =
-            (&s.k_cache[first * heads.kv_width()..], &s.v_cache[first * heads.kv_width()..]);
-        let (scale, keys) = (scores.scale, keys - first);
-        work += 2 * keys * heads.width();
+        let (k, v, scale) = (s.k_cache, s.v_cache, scores.scale);
+        work += 2 * (keys - first) * heads.width();
         tasks.extend(
             (0..heads.kv_heads)
-                .map(|kv_head| (Step { heads, scale, kv_head, keys, q: s.q, k, v }, out)),
+                .map(|kv_head| (Step { heads, scale, kv_head, first, keys, q: s.q, k, v }, out)),
         );
     }
     let run = |i: usize| {
@@ -291,6 +295,13 @@ pub fn attention_step(sequences: &mut [CachedQuery<'_>], heads: Heads, scores: S
     } else {
         team::for_each(tasks.len(), run);
     }
+}
+
+/// Whether the blocks of a cache hold that many keys.
+fn holds(blocks: &[&[f32]], keys: usize, heads: Heads) -> bool {
+    let needed = |i: usize| CACHE_BLOCK.min(keys - i * CACHE_BLOCK) * heads.kv_width();
+    let count = keys.div_ceil(CACHE_BLOCK);
+    blocks.len() >= count && (0..count).all(|i| blocks[i].len() >= needed(i))
 }
 
 /// Attention of packed documents to themselves; lengths are checked.
@@ -323,8 +334,8 @@ fn packed_forward(
                     past: 0,
                     keys,
                     q: &q[start * heads.width()..],
-                    k: &k[start * heads.kv_width()..],
-                    v: &v[start * heads.kv_width()..],
+                    k: Rows::Whole(&k[start * heads.kv_width()..]),
+                    v: Rows::Whole(&v[start * heads.kv_width()..]),
                 };
                 (task, start)
             }));

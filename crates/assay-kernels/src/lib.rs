@@ -48,8 +48,8 @@ mod tile;
 
 pub use activation::{Gate, gate_mul, gate_mul_backward, gelu, softmax_rows};
 pub use attention::{
-    CachedQuery, Heads, Scores, attention_backward, attention_bidirectional, attention_cached,
-    attention_decode, attention_forward, attention_step,
+    CACHE_BLOCK, CachedQuery, Heads, Scores, attention_backward, attention_bidirectional,
+    attention_cached, attention_decode, attention_forward, attention_step,
 };
 pub use dispatch::dispatch;
 #[doc(hidden)]

@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Instant;
 
-use assay_model::{Decoder, GenerateRequest, Module, PackedBatch, Precision, Sampling};
+use assay_model::{Decoder, GenerateRequest, Module, PackedBatch, Precision};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let path = std::env::args().nth(1).ok_or("usage: speed MODEL.gguf")?;
@@ -20,12 +20,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let text = |n: usize, salt: usize| -> Vec<u32> {
         (0..n).map(|i| 20 + ((i * 7919 + salt * 104_729) % 40_000) as u32).collect()
     };
-    let request = |prompt: usize, new: usize, salt: usize| GenerateRequest {
-        tokens: text(prompt, salt),
-        max_new_tokens: new,
-        sampling: Sampling::GREEDY,
-        stop: Vec::new(),
-    };
+    let request = |prompt, new, salt: usize| GenerateRequest::greedy(text(prompt, salt), new);
     let best = |name: &str, tokens: usize, work: &mut dyn FnMut() -> f64| {
         if !name.contains(&only) {
             return;
@@ -40,6 +35,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         start.elapsed().as_secs_f64()
     };
     let generate = |requests: &[GenerateRequest]| {
+        decoder.forget_prompts();
         let generations = decoder.generate(requests, None, &mut |_, _| ControlFlow::Continue(()));
         generations.expect("generation")
     };

@@ -1,3 +1,4 @@
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use assay_kernels::{PackedMatrix, Precision};
@@ -232,6 +233,8 @@ impl Adapter {
 /// An adapter's pairs packed for [`assay_kernels::matmul`], with `alpha/rank` folded into `B`.
 #[derive(Debug)]
 pub(crate) struct PackedAdapter {
+    /// Another one for each packing: whatever was computed with changed values is told apart.
+    pub(crate) id: u64,
     precision: Precision,
     rank: usize,
     scale: f32,
@@ -258,6 +261,8 @@ impl PackedPair {
 
 impl PackedAdapter {
     fn new(adapter: &Adapter, precision: Precision) -> Self {
+        static PACKED: AtomicU64 = AtomicU64::new(0);
+        let id = PACKED.fetch_add(1, Ordering::Relaxed);
         let (rank, scale) = (adapter.spec.rank, adapter.scale());
         let mut layers: Vec<[Option<PackedPair>; 7]> =
             (0..adapter.layers).map(|_| Default::default()).collect();
@@ -275,7 +280,7 @@ impl PackedAdapter {
         for (pair, packed) in pairs.iter().zip(packed) {
             layers[pair.layer][pair.module as usize] = Some(packed);
         }
-        PackedAdapter { precision, rank, scale, layers }
+        PackedAdapter { id, precision, rank, scale, layers }
     }
 
     pub(crate) fn layer(&self, layer: usize) -> LayerPairs<'_> {

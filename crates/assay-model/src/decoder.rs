@@ -12,19 +12,22 @@ use crate::error::ModelError;
 use crate::template::ChatTemplate;
 use crate::tokenizer::Tokenizer;
 use block::{Block, Frozen, Pass, Ropes};
+use engine::Engine;
 use pool::{Buffer, Pool};
 
 mod block;
 mod cache;
+mod engine;
 mod generate;
 mod load;
 mod pool;
+mod prefix;
 mod sampling;
 mod score;
 mod train;
 
 pub use generate::{GenerateRequest, Generation};
-pub use sampling::Sampling;
+pub use sampling::{Sampling, TokenLogProbs};
 pub use score::{Continuation, LogLikelihood};
 
 /// A language model with its tokenizer and chat template. Cheap to clone; all clones share the
@@ -46,6 +49,7 @@ struct Inner {
     final_norm: Vec<f32>,
     ropes: Ropes,
     pool: Pool,
+    engine: Engine,
 }
 
 impl std::fmt::Debug for Decoder {

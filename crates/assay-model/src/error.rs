@@ -134,6 +134,16 @@ pub enum ModelError {
         /// Size of the vocabulary.
         vocab: usize,
     },
+    /// A parameter of sampling has a value without meaning.
+    #[error("{parameter} is {got}, expected {expected}")]
+    Sampling {
+        /// The parameter.
+        parameter: &'static str,
+        /// Its value.
+        got: f32,
+        /// What it may be.
+        expected: &'static str,
+    },
     /// Nothing to compute on, where something is needed.
     #[error("{0} is empty")]
     Empty(&'static str),

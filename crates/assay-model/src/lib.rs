@@ -11,18 +11,14 @@
 //! The crate knows no datasets, no optimizer and no HTTP serving.
 //!
 //! ```no_run
-//! use assay_model::{Decoder, GenerateRequest, Precision, Sampling};
+//! use assay_model::{Decoder, GenerateRequest, Precision};
 //! use assay_types::{Message, Role};
 //! use std::{ops::ControlFlow, path::Path};
 //!
 //! # fn main() -> Result<(), assay_model::ModelError> {
 //! let decoder = Decoder::open(Path::new("model.gguf"), Precision::Bf16)?;
-//! let request = GenerateRequest {
-//!     tokens: decoder.prompt_tokens(&[Message::new(Role::User, "What is the capital of France?")])?,
-//!     max_new_tokens: 64,
-//!     sampling: Sampling::GREEDY,
-//!     stop: Vec::new(),
-//! };
+//! let question = [Message::new(Role::User, "What is the capital of France?")];
+//! let request = GenerateRequest::greedy(decoder.prompt_tokens(&question)?, 64);
 //! let answers = decoder.generate(&[request], None, &mut |_, _| ControlFlow::Continue(()))?;
 //! assert!(answers[0].text.contains("Paris"));
 //! # Ok(())
@@ -52,7 +48,9 @@ pub use catalog::{
     CatalogEntry, CatalogFile, HubSource, ModelKind, ModelSpec, Source, WheelSource, catalog,
 };
 pub use config::{DecoderConfig, Module, SlidingWindow};
-pub use decoder::{Continuation, Decoder, GenerateRequest, Generation, LogLikelihood, Sampling};
+pub use decoder::{
+    Continuation, Decoder, GenerateRequest, Generation, LogLikelihood, Sampling, TokenLogProbs,
+};
 pub use encoder::{Encoder, EncoderError};
 pub use error::ModelError;
 pub use fetch::{

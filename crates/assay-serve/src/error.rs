@@ -72,6 +72,7 @@ impl From<ServiceError> for ApiError {
                 code: Some("context_length_exceeded"),
                 ..ApiError::bad("messages", error.to_string())
             },
+            ServiceError::BadSchema(_) => ApiError::bad("response_format", error.to_string()),
             ServiceError::Unsupported(_) => ApiError {
                 code: Some("unsupported"),
                 ..ApiError::new(StatusCode::BAD_REQUEST, error.to_string())

@@ -8,8 +8,11 @@
 //! runs on its own threads behind a bounded queue: a request that finds the queue full is refused at once with 503,
 //! and a client that goes away stops its own generation.
 //!
+//! Answers that run at once are meant to be computed in one batch. Beside OpenAI's own parameters, `top_k`, `min_p` and
+//! `repetition_penalty` are understood. In a stream, log-probabilities come with the last piece.
+//!
 //! It refuses, with 400, parameters that it would otherwise have to ignore against the caller's intent (`n` above 1,
-//! tools, log-probabilities, output schemas, penalties). It has no authentication and no TLS: bind it to
+//! tools, biases of logits). It has no authentication and no TLS: bind it to
 //! this machine or put it behind a proxy. It sends no CORS headers, so that no web page can read through it.
 //!
 //! ```no_run
@@ -31,5 +34,6 @@ mod wire;
 
 pub use server::{DEFAULT_PORT, ServeError, serve};
 pub use service::{
-    AnswerOptions, AnswerRequest, Embeddings, ModelInfo, ModelUse, SearchHit, Service, ServiceError,
+    AnswerForm, AnswerOptions, AnswerRequest, Embeddings, ModelInfo, ModelUse, SearchHit, Service,
+    ServiceError,
 };

@@ -7,9 +7,11 @@ use tokio::task::JoinHandle;
 
 use crate::error::ApiError;
 
-/// Requests of one kind that run at once. Two, so that a long answer does not hold up every short one; the
-/// kernels of each use all cores anyway.
-const RUNNING: usize = 2;
+/// Answers that run at once: as many as a model computes in one batch.
+pub(crate) const ANSWERS: usize = 32;
+/// Embeddings and searches that run at once. Each uses all cores; two, so that a long one does not hold up every
+/// short one.
+pub(crate) const LOOKUPS: usize = 2;
 /// Requests of one kind that may wait for their turn.
 const WAITING: usize = 64;
 
@@ -26,10 +28,10 @@ pub(crate) struct Turn {
 }
 
 impl Queue {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(running: usize) -> Self {
         Queue {
-            places: Arc::new(Semaphore::new(RUNNING + WAITING)),
-            running: Arc::new(Semaphore::new(RUNNING)),
+            places: Arc::new(Semaphore::new(running + WAITING)),
+            running: Arc::new(Semaphore::new(running)),
         }
     }
 

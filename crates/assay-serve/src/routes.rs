@@ -17,7 +17,7 @@ use tracing::Instrument;
 
 use crate::chat;
 use crate::error::ApiError;
-use crate::queue::{Queue, compute};
+use crate::queue::{ANSWERS, LOOKUPS, Queue, compute};
 use crate::service::{ModelInfo, ModelUse, Service, ServiceError};
 use crate::wire::chat::ChatRequest;
 use crate::wire::embeddings::{EmbeddingsRequest, EmbeddingsResponse};
@@ -46,7 +46,7 @@ pub(crate) fn router(service: Arc<dyn Service>) -> Router {
         .fallback(no_route)
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn(observe))
-        .with_state(App { service, answers: Queue::new(), lookups: Queue::new() })
+        .with_state(App { service, answers: Queue::new(ANSWERS), lookups: Queue::new(LOOKUPS) })
 }
 
 async fn chat_completions(State(app): State<App>, body: Body) -> Result<Response, ApiError> {

@@ -3,6 +3,7 @@
 use std::ops::ControlFlow;
 
 use assay_types::{Message, Output};
+use serde_json::Value;
 use thiserror::Error;
 
 /// Something that answers, embeds and searches. Calls come from several threads at once and may take long.
@@ -80,6 +81,29 @@ pub struct AnswerOptions {
     pub seed: Option<u64>,
     /// Strings that end the answer and are not part of it; none is empty.
     pub stop: Vec<String>,
+    /// Only so many of the most likely tokens; 0 for all.
+    pub top_k: Option<usize>,
+    /// Only tokens at least this share as likely as the most likely one, 0 to 1.
+    pub min_p: Option<f32>,
+    /// Above 0; 1 for none.
+    pub repetition_penalty: Option<f32>,
+    /// -2 to 2.
+    pub presence_penalty: Option<f32>,
+    /// -2 to 2.
+    pub frequency_penalty: Option<f32>,
+    /// Whether to tell log-probabilities, and of how many of the most likely tokens beside the chosen one.
+    pub log_probs: Option<usize>,
+    /// The form that the answer must have.
+    pub form: Option<AnswerForm>,
+}
+
+/// The form of an answer.
+#[derive(Clone, Debug, PartialEq)]
+pub enum AnswerForm {
+    /// Any JSON object.
+    JsonObject,
+    /// JSON that satisfies this schema; not checked yet.
+    JsonSchema(Value),
 }
 
 /// Vectors and what they cost.
@@ -120,6 +144,9 @@ pub enum ServiceError {
     /// The release has no such ability.
     #[error("this release has no {0}")]
     Unsupported(&'static str),
+    /// The schema of the answer cannot be used.
+    #[error("{0}")]
+    BadSchema(String),
     /// A failure on our side; the text goes to the log and not to the client.
     #[error("{0}")]
     Internal(String),

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use assay_model::{Adapter, Decoder, GenerateRequest, Precision, Sampling};
+use assay_model::{Adapter, Decoder, GenerateRequest, Precision};
 use assay_train::{BadRows, Checkpoints, Histogram, SftConfig, TrainRow, Trainer, audit, prepare};
 use assay_types::{Message, Role, RowRef};
 use clap::Parser;
@@ -142,12 +142,7 @@ fn exact_match(decoder: &Decoder, adapter: &Adapter, rows: &[TrainRow]) -> Resul
     let (mut requests, mut expected) = (Vec::new(), Vec::new());
     for row in rows {
         let Some((last, asked)) = row.messages.split_last() else { bail!("{}: empty", row.source) };
-        requests.push(GenerateRequest {
-            tokens: decoder.prompt_tokens(asked)?,
-            max_new_tokens: 24,
-            sampling: Sampling::GREEDY,
-            stop: vec![],
-        });
+        requests.push(GenerateRequest::greedy(decoder.prompt_tokens(asked)?, 24));
         expected.push(last.content.trim());
     }
     let mut go_on = |_, _| ControlFlow::Continue(());

@@ -16,5 +16,7 @@ mod output;
 mod score;
 
 pub use item::{Item, ItemId, Message, Role, RowRef, Split, Task};
-pub use output::{Citation, FinishReason, Output, Retrieved, Timing, Usage};
+pub use output::{
+    ChosenToken, Citation, FinishReason, LikelyToken, Output, Retrieved, Timing, Usage,
+};
 pub use score::{Coverage, Score};

@@ -67,6 +67,24 @@ pub struct Usage {
     pub output_tokens: usize,
 }
 
+/// A token and how likely the model found it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LikelyToken {
+    /// What it stands for; possibly a part of a character.
+    pub bytes: Vec<u8>,
+    /// Log-probability in nats, before temperature, penalties and constraints.
+    pub log_prob: f32,
+}
+
+/// A token of an answer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ChosenToken {
+    /// The token.
+    pub token: LikelyToken,
+    /// The most likely tokens at its place, best first, as many as were asked for.
+    pub top: Vec<LikelyToken>,
+}
+
 /// What a candidate made of an input.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Output {
@@ -86,4 +104,7 @@ pub struct Output {
     pub timing: Timing,
     /// Tokens in and out.
     pub usage: Usage,
+    /// How likely each generated token was, the stop token excepted; empty unless asked for.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub log_probs: Vec<ChosenToken>,
 }

@@ -21,6 +21,7 @@ pub(crate) fn output(text: &str, documents: &[&str]) -> Output {
         finish: FinishReason::Stop,
         timing: Timing::default(),
         usage: Usage::default(),
+        log_probs: Vec::new(),
     }
 }
 

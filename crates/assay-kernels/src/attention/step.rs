@@ -3,20 +3,23 @@
 #![allow(unsafe_op_in_unsafe_fn, reason = "pointer arithmetic throughout")]
 
 use super::Heads;
+use super::tiles::KEY_BLOCK;
 use crate::activation::{exp_row, max_row, scale_row};
 use crate::dispatch::{Path, kernel};
 use crate::scratch;
 use crate::simd::{LANES, Vector};
 
-/// The query heads of one key head, for the last of `keys` tokens.
+/// The query heads of one key head, for the last of `keys` tokens, which sees them from `first` on.
 pub(super) struct Step<'a> {
     pub(super) heads: Heads,
     pub(super) scale: f32,
     pub(super) kv_head: usize,
+    pub(super) first: usize,
     pub(super) keys: usize,
     pub(super) q: &'a [f32],
-    pub(super) k: &'a [f32],
-    pub(super) v: &'a [f32],
+    /// In blocks of [`KEY_BLOCK`] keys.
+    pub(super) k: &'a [&'a [f32]],
+    pub(super) v: &'a [&'a [f32]],
 }
 
 /// Writes the heads of `out [width]` that belong to the key head.
@@ -26,17 +29,34 @@ pub(super) struct Step<'a> {
 pub(super) unsafe fn step(path: Path, s: &Step<'_>, out: *mut f32) {
     let (d, group) = (s.heads.head_dim, s.heads.group());
     let (kw, at) = (s.heads.kv_width(), s.kv_head * d);
-    let padded = s.keys.next_multiple_of(LANES);
+    let seen = s.keys - s.first;
+    // Sixteen scores are stored at once, and a window may begin anywhere.
+    let padded = seen.next_multiple_of(LANES) + LANES;
     scratch::with(group * padded, |scores: &mut [f32]| {
         let q = s.q[s.kv_head * group * d..].as_ptr();
-        let shape = Shape { d, keys: s.keys, stride: kw, group, padded };
-        score(path, q, s.k[at..].as_ptr(), shape, s.scale, scores.as_mut_ptr());
+        // Of each block its number, the position in it, the position among the scores, and the shape.
+        let blocks = || {
+            (s.first / KEY_BLOCK..s.keys.div_ceil(KEY_BLOCK)).map(|block| {
+                let start = s.first.max(block * KEY_BLOCK);
+                let keys = s.keys.min((block + 1) * KEY_BLOCK) - start;
+                let within = (start - block * KEY_BLOCK) * kw + at;
+                (block, within, start - s.first, Shape { d, keys, stride: kw, group, padded })
+            })
+        };
+        for (block, within, start, shape) in blocks() {
+            let k = s.k[block][within..].as_ptr();
+            score(path, q, k, shape, s.scale, scores[start..].as_mut_ptr());
+        }
         for row in scores.chunks_mut(padded) {
-            let row = &mut row[..s.keys];
+            let row = &mut row[..seen];
             let total = exp_row(path, row, max_row(path, row));
             scale_row(path, row, 1.0 / total);
         }
-        weigh(path, scores.as_ptr(), s.v[at..].as_ptr(), shape, out.add(s.kv_head * group * d));
+        let out = out.add(s.kv_head * group * d);
+        for (block, within, start, shape) in blocks() {
+            let v = s.v[block][within..].as_ptr();
+            weigh(path, scores[start..].as_ptr(), v, shape, start > 0, out);
+        }
     });
 }
 
@@ -83,16 +103,16 @@ kernel! {
 const WIDE: usize = 4;
 
 kernel! {
-    /// `out [group, d] = p [group, padded] · v [keys, d]`.
-    fn weigh<V>(p: *const f32, v: *const f32, s: Shape, out: *mut f32) {
+    /// `out [group, d] (+)= p [group, padded] · v [keys, d]`.
+    fn weigh<V>(p: *const f32, v: *const f32, s: Shape, add: bool, out: *mut f32) {
         unsafe {
             let mut g = 0;
             while g < s.group {
                 let (p, out) = (p.add(g * s.padded), out.add(g * s.d));
                 g += match s.group - g {
-                    3.. => weigh_rows::<V, 3>(p, v, s, out),
-                    2 => weigh_rows::<V, 2>(p, v, s, out),
-                    _ => weigh_rows::<V, 1>(p, v, s, out),
+                    3.. => weigh_rows::<V, 3>(p, v, s, add, out),
+                    2 => weigh_rows::<V, 2>(p, v, s, add, out),
+                    _ => weigh_rows::<V, 1>(p, v, s, add, out),
                 };
             }
         }
@@ -105,11 +125,19 @@ unsafe fn weigh_rows<V: Vector, const G: usize>(
     p: *const f32,
     v: *const f32,
     s: Shape,
+    add: bool,
     out: *mut f32,
 ) -> usize {
     let mut i = 0;
     while i + WIDE * LANES <= s.d {
         let mut sums = [[V::splat(0.0); WIDE]; G];
+        if add {
+            for (g, sums) in sums.iter_mut().enumerate() {
+                for (j, sum) in sums.iter_mut().enumerate() {
+                    *sum = V::load(out.add(g * s.d + i + j * LANES));
+                }
+            }
+        }
         for key in 0..s.keys {
             let v = v.add(key * s.stride + i);
             let values: [V; WIDE] = [
@@ -135,13 +163,17 @@ unsafe fn weigh_rows<V: Vector, const G: usize>(
     while i < s.d {
         let n = LANES.min(s.d - i);
         for g in 0..G {
-            let mut sum = V::splat(0.0);
+            let out = out.add(g * s.d + i);
+            let mut sum = match (add, n == LANES) {
+                (false, _) => V::splat(0.0),
+                (true, true) => V::load(out),
+                (true, false) => V::load_partial(out, n),
+            };
             for key in 0..s.keys {
                 let v = v.add(key * s.stride + i);
                 let value = if n == LANES { V::load(v) } else { V::load_partial(v, n) };
                 sum = V::splat(*p.add(g * s.padded + key)).mul_add(value, sum);
             }
-            let out = out.add(g * s.d + i);
             if n == LANES { sum.store(out) } else { sum.store_partial(out, n) }
         }
         i += LANES;

@@ -14,7 +14,25 @@ use crate::scratch;
 use crate::simd::LANES;
 
 /// Keys per block. Fixed, since it decides the order of the sums.
-const KEY_BLOCK: usize = 128;
+pub(super) const KEY_BLOCK: usize = 128;
+
+/// Keys or values of one document, from its start.
+#[derive(Clone, Copy)]
+pub(super) enum Rows<'a> {
+    Whole(&'a [f32]),
+    /// Blocks of [`KEY_BLOCK`] rows.
+    Blocks(&'a [&'a [f32]]),
+}
+
+impl<'a> Rows<'a> {
+    /// The rows from `start`, the first of a key block, at least to the end of that block.
+    fn from(self, start: usize, width: usize) -> &'a [f32] {
+        match self {
+            Rows::Whole(rows) => &rows[start * width..],
+            Rows::Blocks(blocks) => blocks[start / KEY_BLOCK],
+        }
+    }
+}
 
 /// One block of queries of one document and the query heads of one key head.
 pub(super) struct Forward<'a> {
@@ -31,8 +49,8 @@ pub(super) struct Forward<'a> {
     pub(super) keys: usize,
     /// Queries of the document, from its start.
     pub(super) q: &'a [f32],
-    pub(super) k: &'a [f32],
-    pub(super) v: &'a [f32],
+    pub(super) k: Rows<'a>,
+    pub(super) v: Rows<'a>,
 }
 
 impl Forward<'_> {
@@ -75,8 +93,8 @@ pub(super) unsafe fn forward(path: Path, b: &Forward<'_>, out: *mut f32, lse: Op
         for start in (first_block..end).step_by(KEY_BLOCK) {
             let len = KEY_BLOCK.min(end - start);
             let (kw, at) = (b.heads.kv_width(), b.kv_head * d);
-            let keys_t = right_transposed(path, &b.k[start * kw + at..], kw, (d, len), keys);
-            let values = right(path, &b.v[start * kw + at..], kw, (len, d), values);
+            let keys_t = right_transposed(path, &b.k.from(start, kw)[at..], kw, (d, len), keys);
+            let values = right(path, &b.v.from(start, kw)[at..], kw, (len, d), values);
             for first in (0..rows).step_by(product_rows) {
                 let q = &b.q[b.first * width + (b.kv_head * group + first / b.queries) * d..];
                 let q = left(path, q, stride, (product_rows, d), left_scratch);

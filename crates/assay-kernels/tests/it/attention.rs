@@ -1,8 +1,8 @@
 //! Attention over packed documents and caches.
 
 use assay_kernels::{
-    CachedQuery, Heads, Scores, attention_backward, attention_bidirectional, attention_cached,
-    attention_decode, attention_forward, attention_step, reference,
+    CACHE_BLOCK, CachedQuery, Heads, Scores, attention_backward, attention_bidirectional,
+    attention_cached, attention_decode, attention_forward, attention_step, reference,
 };
 use proptest::prelude::*;
 
@@ -164,24 +164,29 @@ fn check_cached(case: &Case) {
     });
 }
 
-/// Sequences decoded together have the bits of each alone, and of another packing.
+/// Sequences decoded together have the bits of each alone, and of another packing; caches may share
+/// blocks.
 #[test]
 fn decoding_does_not_depend_on_the_batch() {
     let heads = Heads { heads: 4, kv_heads: 2, head_dim: 16 };
     let scores = Scores { scale: SCALE, window: Some(90) };
     let q = values(5 * heads.width(), 1);
-    let caches: Vec<Vec<f32>> = (0..5).map(|s| values(200 * heads.kv_width(), 10 + s)).collect();
+    let block = CACHE_BLOCK * heads.kv_width();
+    let shared = values(block, 9);
+    let caches: Vec<Vec<f32>> =
+        (0..5).map(|s| [shared.clone(), values(block, 10 + s)].concat()).collect();
+    let blocks: Vec<[&[f32]; 2]> = caches.iter().map(|c| [&shared[..], &c[block..]]).collect();
     on_every_path(|_| {
         let mut together = vec![0.0; q.len()];
         let mut sequences: Vec<_> = q
             .chunks(heads.width())
             .zip(together.chunks_mut(heads.width()))
-            .zip(&caches)
+            .zip(&blocks)
             .enumerate()
-            .map(|(i, ((q, out), cache))| CachedQuery {
+            .map(|(i, ((q, out), blocks))| CachedQuery {
                 q,
-                k_cache: cache,
-                v_cache: cache,
+                k_cache: blocks,
+                v_cache: blocks,
                 past: i * 40,
                 out,
             })
@@ -211,6 +216,10 @@ fn documents_do_not_leak() {
     assert_ne!(before, after);
 }
 
+fn blocks(cache: &[f32], heads: Heads) -> Vec<&[f32]> {
+    cache.chunks(CACHE_BLOCK * heads.kv_width()).collect()
+}
+
 fn check_step(keys: usize, kv_heads: usize, group: usize, head_dim: usize) {
     for window in [None, Some(1), Some(32)] {
         let mut case = case(&[keys], kv_heads, group, head_dim);
@@ -227,7 +236,8 @@ fn check_step_of(case: &Case, keys: usize) {
     on_every_path(|path| {
         let mut out = vec![f32::NAN; heads.width()];
         let (q, past) = (&q[last..], keys - 1);
-        let query = CachedQuery { q, k_cache: k, v_cache: v, past, out: &mut out };
+        let (k, v) = (blocks(k, *heads), blocks(v, *heads));
+        let query = CachedQuery { q, k_cache: &k, v_cache: &v, past, out: &mut out };
         attention_step(&mut [query], *heads, *scores);
         assert_close(&out, &want[last..], 1e-5, &format!("{path:?} step over {keys} keys"));
     });
@@ -239,6 +249,7 @@ fn a_step_is_the_attention_of_the_last_token() {
     check_step(300, 3, 3, 64);
     check_step(33, 1, 4, 128);
     check_step(200, 2, 1, 256);
+    check_step(300, 2, 5, 20);
 }
 
 #[test]
@@ -246,11 +257,13 @@ fn a_step_does_not_depend_on_the_other_sequences() {
     let cases: Vec<Case> = [5, 129, 64, 400].iter().map(|&n| case(&[n], 3, 3, 64)).collect();
     let step = |cases: &[&Case]| -> Vec<Vec<f32>> {
         let mut outs: Vec<Vec<f32>> = cases.iter().map(|c| vec![0.0; c.heads.width()]).collect();
+        let caches: Vec<_> =
+            cases.iter().map(|c| (blocks(&c.k, c.heads), blocks(&c.v, c.heads))).collect();
         let mut queries: Vec<CachedQuery<'_>> = Vec::new();
-        for (c, out) in cases.iter().zip(&mut outs) {
+        for ((c, out), (k_cache, v_cache)) in cases.iter().zip(&mut outs).zip(&caches) {
             let past = c.tokens() - 1;
             let q = &c.q[past * c.heads.width()..];
-            queries.push(CachedQuery { q, k_cache: &c.k, v_cache: &c.v, past, out });
+            queries.push(CachedQuery { q, k_cache, v_cache, past, out });
         }
         attention_step(&mut queries, cases[0].heads, ALL);
         outs

@@ -1,44 +1,153 @@
-//! Keys and values of what was read, and passes that extend them.
+//! Keys and values of what was read, in pages that sequences share, and passes that extend them.
 
-use assay_kernels::{CachedQuery, attention_decode, attention_step};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use assay_kernels::{CACHE_BLOCK, CachedQuery, attention_decode, attention_step};
 
 use super::Decoder;
 use super::block::{Attention, Frozen};
 use crate::adapter::PackedAdapter;
+use crate::config::DecoderConfig;
 
 /// Rows of one pass at most: bounds the activations while the matrices are well used.
 pub(super) const PASS_TOKENS: usize = 512;
 
-/// Keys and values of one sequence, per layer `[tokens, kv_heads * head_dim]`.
-#[derive(Clone, Debug)]
-pub(super) struct Cache {
+/// Makes pages and counts the tokens for which those that are alive have room.
+#[derive(Debug)]
+pub(super) struct Pages {
+    layers: usize,
+    /// Values of a token's key, and of its value, in one layer.
+    width: usize,
+    room: Arc<AtomicUsize>,
+}
+
+/// Keys and values of up to [`CACHE_BLOCK`] consecutive tokens.
+#[derive(Debug)]
+struct Page {
+    /// Per layer `[tokens, width]`.
     layers: Vec<(Vec<f32>, Vec<f32>)>,
     tokens: usize,
+    counted_in: Arc<AtomicUsize>,
+}
+
+impl Pages {
+    pub(super) fn new(config: &DecoderConfig) -> Self {
+        let width = config.kv_heads * config.head_dim;
+        Pages { layers: config.layers, width, room: Arc::default() }
+    }
+
+    /// Tokens for which the pages that are alive have room, however many sequences share them.
+    pub(super) fn room(&self) -> usize {
+        self.room.load(Ordering::Relaxed)
+    }
+
+    /// Memory of one token, in bytes.
+    pub(super) fn token_bytes(&self) -> usize {
+        2 * self.layers * self.width * size_of::<f32>()
+    }
+
+    /// An empty cache with room for `limit` tokens.
+    pub(super) fn cache(&self, limit: usize) -> Cache {
+        let mut cache = Cache { pages: Vec::new(), tokens: 0, width: self.width };
+        self.make_room(&mut cache, limit);
+        cache
+    }
+
+    /// The first `tokens` of a cache, with room for `limit`. Whole pages are shared; of a page that is
+    /// cut, the rows are copied.
+    pub(super) fn fork(&self, cache: &Cache, tokens: usize, limit: usize) -> Cache {
+        debug_assert!(tokens <= cache.tokens && tokens <= limit);
+        let (whole, rest) = (tokens / CACHE_BLOCK, tokens % CACHE_BLOCK);
+        let mut pages = cache.pages[..whole].to_vec();
+        if rest > 0 {
+            let mut page = self.page(CACHE_BLOCK.min(limit - whole * CACHE_BLOCK));
+            let rows = rest * self.width;
+            for ((k, v), (from_k, from_v)) in page.layers.iter_mut().zip(&cache.pages[whole].layers)
+            {
+                k.extend_from_slice(&from_k[..rows]);
+                v.extend_from_slice(&from_v[..rows]);
+            }
+            pages.push(Arc::new(page));
+        }
+        let mut fork = Cache { pages, tokens, width: self.width };
+        self.make_room(&mut fork, limit);
+        fork
+    }
+
+    fn make_room(&self, cache: &mut Cache, limit: usize) {
+        for start in (cache.pages.len() * CACHE_BLOCK..limit).step_by(CACHE_BLOCK) {
+            cache.pages.push(Arc::new(self.page(CACHE_BLOCK.min(limit - start))));
+        }
+    }
+
+    fn page(&self, tokens: usize) -> Page {
+        let rows = || Vec::with_capacity(tokens * self.width);
+        let layers = (0..self.layers).map(|_| (rows(), rows())).collect();
+        self.room.fetch_add(tokens, Ordering::Relaxed);
+        Page { layers, tokens, counted_in: Arc::clone(&self.room) }
+    }
+}
+
+impl Drop for Page {
+    fn drop(&mut self) {
+        self.counted_in.fetch_sub(self.tokens, Ordering::Relaxed);
+    }
+}
+
+/// Keys and values of one sequence. The page that is written to is its own.
+#[derive(Debug)]
+pub(super) struct Cache {
+    /// Full ones, then one that is being filled, then empty ones.
+    pages: Vec<Arc<Page>>,
+    tokens: usize,
+    width: usize,
 }
 
 impl Cache {
-    /// An empty cache.
-    pub(super) fn new(layers: usize) -> Self {
-        Cache { layers: vec![(Vec::new(), Vec::new()); layers], tokens: 0 }
-    }
-
-    /// A copy with room for `capacity` tokens in all, `width` values each.
-    pub(super) fn fork(&self, capacity: usize, width: usize) -> Self {
-        let copy = |values: &Vec<f32>| {
-            let mut copy = Vec::with_capacity(capacity * width);
-            copy.extend_from_slice(values);
-            copy
-        };
-        let layers = self.layers.iter().map(|(k, v)| (copy(k), copy(v))).collect();
-        Cache { layers, tokens: self.tokens }
+    /// Without room for anything.
+    pub(super) fn empty() -> Self {
+        Cache { pages: Vec::new(), tokens: 0, width: 0 }
     }
 
     pub(super) fn tokens(&self) -> usize {
         self.tokens
     }
+
+    /// Forgets all but the first `tokens`, and the room for more.
+    pub(super) fn truncate(&mut self, tokens: usize) {
+        self.tokens = self.tokens.min(tokens);
+        self.pages.truncate(self.tokens.div_ceil(CACHE_BLOCK));
+    }
+
+    /// Whether dropping this cache would give memory back.
+    pub(super) fn owns_pages(&self) -> bool {
+        self.pages.iter().any(|page| Arc::strong_count(page) == 1)
+    }
+
+    /// Appends one layer's keys and values `[n, width]` of the tokens behind [`Self::tokens`].
+    fn append(&mut self, layer: usize, k: &[f32], v: &[f32]) {
+        let (mut at, mut done) = (self.tokens, 0);
+        while done < k.len() {
+            let rows = CACHE_BLOCK - at % CACHE_BLOCK;
+            let end = k.len().min(done + rows * self.width);
+            let page = Arc::get_mut(&mut self.pages[at / CACHE_BLOCK])
+                .expect("a page that is written to is not shared");
+            let (keys, values) = &mut page.layers[layer];
+            keys.extend_from_slice(&k[done..end]);
+            values.extend_from_slice(&v[done..end]);
+            (at, done) = (at + rows, end);
+        }
+    }
+
+    /// Keys and values of one layer, page by page.
+    fn rows(&self, layer: usize) -> (Vec<&[f32]>, Vec<&[f32]>) {
+        let layers = self.pages.iter().map(|page| &page.layers[layer]);
+        layers.map(|(k, v)| (k.as_slice(), v.as_slice())).unzip()
+    }
 }
 
-/// New tokens of one sequence.
+/// New tokens of one sequence; its cache has room for them.
 pub(super) struct Span<'a> {
     pub(super) cache: &'a mut Cache,
     pub(super) tokens: &'a [u32],
@@ -71,16 +180,19 @@ impl Decoder {
         for (layer, block) in self.0.blocks.iter().enumerate() {
             let pairs = adapter.map(|a| a.layer(layer));
             let attend = |a: Attention<'_>| {
-                let (mut q, mut out, mut row) = (a.q, a.out, 0);
-                let mut queries = Vec::with_capacity(spans.len());
+                let (mut k, mut v) = (a.k, a.v);
                 for span in spans.iter_mut() {
-                    let n = span.tokens.len();
-                    let (k_cache, v_cache) = &mut span.cache.layers[layer];
-                    k_cache.extend_from_slice(&a.k[row * kv_width..][..n * kv_width]);
-                    v_cache.extend_from_slice(&a.v[row * kv_width..][..n * kv_width]);
-                    row += n;
-                    let (own_q, rest_q) = q.split_at(n * q_width);
-                    let (own_out, rest_out) = std::mem::take(&mut out).split_at_mut(n * q_width);
+                    let (own_k, rest_k) = k.split_at(span.tokens.len() * kv_width);
+                    let (own_v, rest_v) = v.split_at(span.tokens.len() * kv_width);
+                    (k, v) = (rest_k, rest_v);
+                    span.cache.append(layer, own_k, own_v);
+                }
+                let rows: Vec<_> = spans.iter().map(|span| span.cache.rows(layer)).collect();
+                let (mut q, mut out) = (a.q, a.out);
+                let mut queries = Vec::with_capacity(spans.len());
+                for (span, (k_cache, v_cache)) in spans.iter().zip(&rows) {
+                    let (own_q, rest_q) = q.split_at(span.tokens.len() * q_width);
+                    let (own_out, rest_out) = std::mem::take(&mut out).split_at_mut(own_q.len());
                     (q, out) = (rest_q, rest_out);
                     let past = span.cache.tokens;
                     queries.push(CachedQuery { q: own_q, k_cache, v_cache, past, out: own_out });

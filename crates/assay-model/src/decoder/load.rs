@@ -8,6 +8,7 @@ use rayon::prelude::*;
 
 use super::Inner;
 use super::block::{Block, Frozen, Ropes};
+use super::engine::Engine;
 use super::pool::Pool;
 use crate::config::{DecoderConfig, Module};
 use crate::error::ModelError;
@@ -124,6 +125,7 @@ pub(super) fn load(path: &Path, precision: Precision) -> Result<Inner, ModelErro
         final_norm: source.tensor(Part::FinalNorm, &[config.hidden])?,
         ropes: ropes(&config, rope_factors.as_deref()),
         pool: Pool::default(),
+        engine: Engine::new(&config),
         config,
     })
 }

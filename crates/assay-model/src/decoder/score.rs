@@ -6,6 +6,7 @@ use assay_kernels::{linear_nll, matmul};
 
 use super::Decoder;
 use super::cache::{Cache, PASS_TOKENS, Span};
+use super::prefix::{Reader, common_prefix};
 use super::sampling::argmax;
 use crate::adapter::{Adapter, PackedAdapter};
 use crate::error::ModelError;
@@ -36,8 +37,8 @@ pub struct LogLikelihood {
 }
 
 impl Decoder {
-    /// Scores every row; contexts that several rows share are read once. A score does not depend on
-    /// the other rows.
+    /// Scores every row; what contexts have in common is read once and kept for later calls, as in
+    /// [`Self::generate`]. A score does not depend on the other rows.
     ///
     /// # Errors
     /// [`ModelError::TooLong`], [`ModelError::Empty`] for a row without context,
@@ -89,16 +90,12 @@ impl Decoder {
     ) {
         // The last token of the context is read with each continuation, whose first token it
         // predicts.
-        let mut contexts = vec![Cache::new(self.config().layers); groups.len()];
-        let mut texts: Vec<(&mut Cache, &[u32])> = contexts
-            .iter_mut()
-            .zip(groups)
-            .map(|(cache, group)| {
-                let context = &rows[group[0]].context;
-                (cache, &context[..context.len() - 1])
-            })
-            .collect();
-        self.read_in_passes(&mut texts, adapter, &mut |_, _| ());
+        let before = groups.iter().map(|group| {
+            let context = &rows[group[0]].context;
+            &context[..context.len() - 1]
+        });
+        let before: Vec<&[u32]> = before.collect();
+        let contexts = self.read_contexts(&before, adapter);
 
         let members: Vec<(usize, usize)> = groups
             .iter()
@@ -111,6 +108,33 @@ impl Decoder {
         for members in chunks_within(&members, BATCH_TOKENS, size) {
             self.score_members(members, &contexts, rows, adapter, scores);
         }
+        for (text, cache) in before.into_iter().zip(contexts) {
+            self.0.engine.keep(Reader::new(adapter), text, cache);
+        }
+    }
+
+    /// Caches that hold the given texts.
+    fn read_contexts(&self, texts: &[&[u32]], adapter: Option<&PackedAdapter>) -> Vec<Cache> {
+        let (engine, reader) = (&self.0.engine, Reader::new(adapter));
+        let read = |texts: &[&[u32]]| {
+            let recall = |text: &&[u32]| engine.recall(reader, text, text.len());
+            let mut caches: Vec<Cache> = texts.iter().map(recall).collect();
+            let mut rests: Vec<(&mut Cache, &[u32])> = Vec::with_capacity(texts.len());
+            for (cache, text) in caches.iter_mut().zip(texts) {
+                let known = cache.tokens();
+                rests.push((cache, &text[known..]));
+            }
+            self.read_in_passes(&mut rests, adapter, &mut |_, _| ());
+            caches
+        };
+        if let [first, others @ ..] = texts
+            && let Some(common) = others.iter().map(|text| common_prefix(first, text)).min()
+        {
+            let common = &first[..common];
+            let cache = read(&[common]).remove(0);
+            engine.keep(reader, common, cache);
+        }
+        read(texts)
     }
 
     /// Scores rows `(context, row)` whose contexts were read, each in a copy of its context's cache.
@@ -122,13 +146,15 @@ impl Decoder {
         adapter: Option<&PackedAdapter>,
         scores: &mut [LogLikelihood],
     ) {
-        let width = self.config().kv_heads * self.config().head_dim;
+        let pages = &self.0.engine.pages;
         let mut read: Vec<(Cache, Vec<u32>)> = members
             .iter()
             .map(|&(context, row)| {
                 let Continuation { context: before, continuation } = &rows[row];
-                let cache = contexts[context].fork(before.len() + continuation.len(), width);
                 let (last, known) = (&before[before.len() - 1..], continuation.len() - 1);
+                let context = &contexts[context];
+                let limit = before.len() + known;
+                let cache = pages.fork(context, context.tokens(), limit);
                 (cache, [last, &continuation[..known]].concat())
             })
             .collect();

@@ -14,9 +14,22 @@ use crate::tiny::Tiny;
 pub(crate) fn request(tokens: &[u32], max_new_tokens: usize, seed: u64) -> GenerateRequest {
     let sampling = match seed {
         0 => Sampling::GREEDY,
-        seed => Sampling { temperature: 0.8, top_k: 40, top_p: 0.95, seed },
+        1 => Sampling { temperature: 0.8, top_k: 40, top_p: 0.95, seed, ..Sampling::GREEDY },
+        seed => Sampling {
+            temperature: 1.2,
+            min_p: 0.01,
+            repetition_penalty: 1.1,
+            presence_penalty: 0.2,
+            frequency_penalty: 0.3,
+            seed,
+            ..Sampling::GREEDY
+        },
     };
-    GenerateRequest { tokens: tokens.to_vec(), max_new_tokens, sampling, stop: Vec::new() }
+    GenerateRequest {
+        sampling,
+        log_probs: Some(3),
+        ..GenerateRequest::greedy(tokens.to_vec(), max_new_tokens)
+    }
 }
 
 fn generate(
@@ -38,6 +51,7 @@ pub(crate) fn check_batch_equals_single(
         let alone = generate(decoder, std::slice::from_ref(request), adapter).remove(0);
         assert_eq!(together.tokens, alone.tokens);
         assert_eq!(together.text, alone.text);
+        assert_eq!(together.log_probs, alone.log_probs);
         assert_eq!(together.finish, alone.finish);
     }
 }
@@ -138,8 +152,10 @@ fn batch_equals_single_on_real_weights() {
         prompts.iter().zip(0..).map(|(p, i)| request(p, 6 + 3 * i as usize, i % 2)).collect();
     check_batch_equals_single(&decoder, &requests, None);
     check_batch_equals_single(&decoder, &requests[..3], Some(&adapter));
-    let shared = generate(&decoder, &requests, None)[0].shared_tokens;
-    assert!(shared > 100, "{shared} tokens shared");
+    decoder.forget_prompts();
+    let shared: Vec<usize> =
+        generate(&decoder, &requests, None).iter().map(|g| g.shared_tokens).collect();
+    assert!(shared[0] == 0 && shared[1..].iter().all(|&s| s > 100), "{shared:?} tokens shared");
 
     let text = decoder.tokenizer().encode(" We open at nine in the morning.").unwrap();
     let choices = prompts.iter().flat_map(|p| {
@@ -234,10 +250,16 @@ fn sampling_follows_its_restrictions() {
         generate(&tiny.decoder, &[request], None).remove(0).tokens
     };
     let greedy = draw(Sampling::GREEDY);
-    let free = Sampling { temperature: 1.0, top_k: 0, top_p: 1.0, seed: 1 };
+    let free = Sampling { temperature: 1.0, seed: 1, ..Sampling::GREEDY };
     assert_eq!(draw(Sampling { top_k: 1, ..free }), greedy);
     assert_eq!(draw(Sampling { top_p: 1e-6, ..free }), greedy);
+    assert_eq!(draw(Sampling { min_p: 1.0, ..free }), greedy);
     assert_eq!(draw(Sampling { temperature: 1e-4, ..free }), greedy);
+    // A token that was chosen is not chosen again, where the penalty exceeds all logits.
+    let once = draw(Sampling { presence_penalty: 1e6, ..Sampling::GREEDY });
+    let distinct: std::collections::HashSet<u32> = once.iter().copied().collect();
+    assert_eq!(distinct.len(), once.len(), "{once:?}");
+    assert_eq!(draw(Sampling { frequency_penalty: 1e6, ..Sampling::GREEDY }), once);
     assert_eq!(draw(free), draw(free));
     assert_ne!(draw(free), draw(Sampling { seed: 2, ..free }));
 }
@@ -280,4 +302,66 @@ fn generated_tokens_are_those_that_reading_would_choose() {
     let found = format!("{same} of {all} agree, the widest gap is {widest}");
     assert!(share > 0.94, "{found}");
     assert!(widest < 1.0, "{found}");
+}
+
+/// Laws of the restrictions, from the log-probabilities that a request is told.
+#[test]
+fn log_probabilities_and_penalties() {
+    let tiny = Tiny::new(true);
+    let vocab = tiny.decoder.config().vocab;
+    let ask = |sampling, log_probs| GenerateRequest {
+        sampling,
+        log_probs,
+        ..GenerateRequest::greedy(vec![9, 8, 7], 12)
+    };
+    let one = |request| generate(&tiny.decoder, &[request], None).remove(0);
+    assert!(one(ask(Sampling::GREEDY, None)).log_probs.is_empty());
+    let free = Sampling { temperature: 1.0, seed: 3, ..Sampling::GREEDY };
+    let told = one(ask(free, Some(vocab)));
+    assert_eq!(told.log_probs.len(), told.tokens.len());
+    for (step, &token) in told.log_probs.iter().zip(&told.tokens) {
+        assert_eq!((step.token, step.top.len()), (token, vocab));
+        assert!(step.top.is_sorted_by(|a, b| a.1 >= b.1));
+        let total: f64 = step.top.iter().map(|(_, l)| f64::from(*l).exp()).sum();
+        assert!((total - 1.0).abs() < 1e-5, "{total}");
+        assert!(step.top.contains(&(token, step.log_prob)));
+    }
+    // The first row follows from the prompt alone, so each restriction can be checked against it.
+    let row = &told.log_probs[0].top;
+    let first = |sampling| one(ask(sampling, Some(1))).tokens[0];
+    for seed in 1..40 {
+        let min_p = first(Sampling { min_p: 0.5, seed, ..free });
+        let log_prob = row.iter().find(|(t, _)| *t == min_p).unwrap().1;
+        assert!(log_prob >= row[0].1 + 0.5f32.ln() - 1e-5);
+        let top_k = first(Sampling { top_k: 5, seed, ..free });
+        assert!(row[..5].iter().any(|(t, _)| *t == top_k));
+        let top_p = first(Sampling { top_p: 0.6, seed, ..free });
+        let before = row.iter().take_while(|(t, _)| *t != top_p);
+        assert!(before.map(|(_, l)| f64::from(*l).exp()).sum::<f64>() < 0.6 + 1e-5);
+    }
+    // A repetition penalty pushes the tokens of the prompt away, and tells what the model thought.
+    let likeliest = row[0].0;
+    let mut repeated = ask(Sampling { repetition_penalty: 1e6, ..Sampling::GREEDY }, Some(1));
+    repeated.tokens = vec![likeliest, 9, 8, 7];
+    let penalised = one(repeated.clone());
+    repeated.sampling = Sampling::GREEDY;
+    let plain = one(repeated);
+    assert_eq!(plain.log_probs[0].top, penalised.log_probs[0].top);
+    let prompt = [likeliest, 9, 8, 7];
+    let positive = penalised.tokens.iter().filter(|t| prompt.contains(t)).count();
+    assert_eq!(positive, 0, "{penalised:?}");
+
+    for (sampling, says) in [
+        (Sampling { temperature: f32::NAN, ..free }, "temperature is NaN"),
+        (Sampling { temperature: -1.0, ..free }, "temperature is -1, expected at least 0"),
+        (Sampling { top_p: 0.0, ..free }, "top_p is 0, expected above 0 and up to 1"),
+        (Sampling { min_p: 2.0, ..free }, "min_p is 2, expected 0 to 1"),
+        (Sampling { repetition_penalty: 0.0, ..free }, "repetition_penalty is 0"),
+        (Sampling { presence_penalty: f32::INFINITY, ..free }, "presence_penalty is inf"),
+    ] {
+        let error = tiny
+            .decoder
+            .generate(&[ask(sampling, None)], None, &mut |_, _| ControlFlow::Continue(()));
+        assert!(error.unwrap_err().to_string().contains(says), "{says}");
+    }
 }

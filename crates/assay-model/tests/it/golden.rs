@@ -1,6 +1,6 @@
 //! Equality with transformers on the real weights; see `tests/golden/make_decoder.py`.
 
-use assay_model::{GenerateRequest, Precision, Sampling};
+use assay_model::{GenerateRequest, Precision};
 use assay_types::{FinishReason, Message, Role};
 use serde::Deserialize;
 use std::ops::ControlFlow;
@@ -74,15 +74,8 @@ fn logits_equal_transformers() {
 fn greedy_answers_equal_transformers() {
     let Some(decoder) = crate::smollm(Precision::F32) else { return };
     let chats = golden().chats;
-    let requests: Vec<GenerateRequest> = chats
-        .iter()
-        .map(|chat| GenerateRequest {
-            tokens: chat.ids.clone(),
-            max_new_tokens: 24,
-            sampling: Sampling::GREEDY,
-            stop: Vec::new(),
-        })
-        .collect();
+    let requests: Vec<GenerateRequest> =
+        chats.iter().map(|chat| GenerateRequest::greedy(chat.ids.clone(), 24)).collect();
     let mut seen = vec![Vec::new(); chats.len()];
     let answers = decoder
         .generate(&requests, None, &mut |request, token| {

@@ -12,6 +12,7 @@ mod gradients;
 mod loading;
 mod oracle;
 mod pieces;
+mod prefix;
 mod real;
 mod tiny;
 

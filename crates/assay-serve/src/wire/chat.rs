@@ -1,11 +1,11 @@
 //! `/v1/chat/completions`: the request, the whole response, and the chunks of a streamed one.
 
-use assay_types::{Citation, FinishReason, Message, Output, Role, Usage};
+use assay_types::{Citation, FinishReason, LikelyToken, Message, Output, Role, Usage};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::ApiError;
-use crate::service::{AnswerOptions, AnswerRequest};
+use crate::service::{AnswerForm, AnswerOptions, AnswerRequest};
 
 #[derive(Deserialize)]
 pub(crate) struct ChatRequest {
@@ -21,14 +21,17 @@ pub(crate) struct ChatRequest {
     top_p: Option<f32>,
     seed: Option<i64>,
     stop: Option<Stop>,
+    top_k: Option<u32>,
+    min_p: Option<f32>,
+    repetition_penalty: Option<f32>,
+    presence_penalty: Option<f32>,
+    frequency_penalty: Option<f32>,
+    logprobs: Option<bool>,
+    top_logprobs: Option<u32>,
+    response_format: Option<ResponseFormat>,
 
     // Read only to refuse what would otherwise be ignored against the caller's intent.
     n: Option<u32>,
-    logprobs: Option<bool>,
-    top_logprobs: Option<u32>,
-    presence_penalty: Option<f32>,
-    frequency_penalty: Option<f32>,
-    response_format: Option<ResponseFormat>,
     logit_bias: Option<Value>,
     tools: Option<Value>,
     functions: Option<Value>,
@@ -44,7 +47,16 @@ struct StreamOptions {
 #[derive(Deserialize)]
 struct ResponseFormat {
     r#type: String,
+    json_schema: Option<JsonSchema>,
 }
+
+#[derive(Deserialize)]
+struct JsonSchema {
+    schema: Option<Value>,
+}
+
+/// Log-probabilities beside the chosen token's at most, as OpenAI has it.
+const TOP_LOGPROBS: u32 = 20;
 
 #[derive(Deserialize)]
 #[serde(untagged, expecting = "stop must be a string or an array of strings")]
@@ -89,23 +101,13 @@ impl ChatRequest {
     }
 
     /// The conversation and its options, checked.
-    pub(crate) fn into_answer(self) -> Result<AnswerRequest, ApiError> {
+    pub(crate) fn into_answer(mut self) -> Result<AnswerRequest, ApiError> {
         self.refuse_unsupported()?;
         if self.messages.is_empty() {
             return Err(ApiError::bad("messages", "messages is empty"));
         }
-        if let Some(t) = self.temperature.filter(|t| !(0.0..=2.0).contains(t)) {
-            return Err(ApiError::bad(
-                "temperature",
-                format!("temperature is {t}, it may be 0 to 2"),
-            ));
-        }
-        if let Some(p) = self.top_p.filter(|p| !(*p > 0.0 && *p <= 1.0)) {
-            return Err(ApiError::bad(
-                "top_p",
-                format!("top_p is {p}, it may be above 0 and up to 1"),
-            ));
-        }
+        self.check_ranges()?;
+        let (log_probs, form) = (self.log_probs()?, self.form()?);
         let (limit, param) = match self.max_completion_tokens {
             Some(n) => (Some(n), "max_completion_tokens"),
             None => (self.max_tokens, "max_tokens"),
@@ -131,21 +133,75 @@ impl ChatRequest {
                 top_p: self.top_p,
                 seed: self.seed.map(i64::cast_unsigned),
                 stop,
+                top_k: self.top_k.map(|n| n as usize),
+                min_p: self.min_p,
+                repetition_penalty: self.repetition_penalty,
+                presence_penalty: self.presence_penalty,
+                frequency_penalty: self.frequency_penalty,
+                log_probs,
+                form,
             },
         })
     }
 
+    fn check_ranges(&self) -> Result<(), ApiError> {
+        let two = (-2.0, 2.0, "-2 to 2");
+        let ranges = [
+            ("temperature", self.temperature, (0.0, 2.0, "0 to 2")),
+            ("top_p", self.top_p, (f32::MIN_POSITIVE, 1.0, "above 0 and up to 1")),
+            ("min_p", self.min_p, (0.0, 1.0, "0 to 1")),
+            (
+                "repetition_penalty",
+                self.repetition_penalty,
+                (f32::MIN_POSITIVE, f32::MAX, "above 0"),
+            ),
+            ("presence_penalty", self.presence_penalty, two),
+            ("frequency_penalty", self.frequency_penalty, two),
+        ];
+        for (param, value, (low, high, allowed)) in ranges {
+            if let Some(v) = value.filter(|v| !(low..=high).contains(v)) {
+                return Err(ApiError::bad(param, format!("{param} is {v}, it may be {allowed}")));
+            }
+        }
+        Ok(())
+    }
+
+    fn log_probs(&self) -> Result<Option<usize>, ApiError> {
+        let bad = |message: String| Err(ApiError::bad("top_logprobs", message));
+        match (self.logprobs, self.top_logprobs) {
+            (_, Some(n)) if n > TOP_LOGPROBS => {
+                bad(format!("top_logprobs is {n}, it may be 0 to {TOP_LOGPROBS}"))
+            }
+            (Some(true), n) => Ok(Some(n.unwrap_or(0) as usize)),
+            (_, Some(1..)) => bad("top_logprobs needs logprobs to be true".to_owned()),
+            _ => Ok(None),
+        }
+    }
+
+    fn form(&mut self) -> Result<Option<AnswerForm>, ApiError> {
+        let Some(format) = self.response_format.take() else { return Ok(None) };
+        match (format.r#type.as_str(), format.json_schema) {
+            ("text", _) => Ok(None),
+            ("json_object", _) => Ok(Some(AnswerForm::JsonObject)),
+            ("json_schema", Some(JsonSchema { schema: Some(schema) })) => {
+                Ok(Some(AnswerForm::JsonSchema(schema)))
+            }
+            ("json_schema", _) => {
+                let param = "response_format.json_schema.schema";
+                Err(ApiError::bad(param, "the schema is missing"))
+            }
+            (other, _) => {
+                let message =
+                    format!("{other:?} is unknown; there is: text, json_object, json_schema");
+                Err(ApiError::bad("response_format.type", message))
+            }
+        }
+    }
+
     fn refuse_unsupported(&self) -> Result<(), ApiError> {
-        let format = self.response_format.as_ref().map(|f| f.r#type.as_str());
         let asked = |v: &Option<Value>| v.as_ref().is_some_and(|v| !is_empty(v));
-        let nonzero = |v: Option<f32>| v.is_some_and(|v| v != 0.0);
         let refused = [
             ("n", self.n.is_some_and(|n| n != 1), "ask once per answer"),
-            ("logprobs", self.logprobs == Some(true), "leave it out"),
-            ("top_logprobs", self.top_logprobs.is_some_and(|n| n > 0), "leave it out"),
-            ("presence_penalty", nonzero(self.presence_penalty), "leave it at 0"),
-            ("frequency_penalty", nonzero(self.frequency_penalty), "leave it at 0"),
-            ("response_format", format.is_some_and(|f| f != "text"), "only text is"),
             ("logit_bias", asked(&self.logit_bias), "leave it out"),
             ("tools", asked(&self.tools), "leave it out"),
             ("functions", asked(&self.functions), "leave it out"),
@@ -226,7 +282,7 @@ pub(crate) struct Completion {
 struct WholeChoice {
     index: u32,
     message: WholeMessage,
-    logprobs: Option<()>,
+    logprobs: Option<LogProbs>,
     finish_reason: &'static str,
 }
 
@@ -241,12 +297,13 @@ struct WholeMessage {
 impl Completion {
     pub(crate) fn new(header: Header, output: Output) -> Self {
         let annotations = annotations(&output);
+        let logprobs = LogProbs::of(&output);
         let message =
             WholeMessage { role: "assistant", content: output.text, refusal: None, annotations };
         let choice = WholeChoice {
             index: 0,
             message,
-            logprobs: None,
+            logprobs,
             finish_reason: finish_reason(output.finish),
         };
         let usage = output.usage.into();
@@ -269,8 +326,51 @@ pub(crate) struct Chunk {
 struct ChunkChoice {
     index: u32,
     delta: Delta,
-    logprobs: Option<()>,
+    logprobs: Option<LogProbs>,
     finish_reason: Option<&'static str>,
+}
+
+/// How likely the tokens of an answer were. They are those that the model generated: the content may lack citations
+/// that could not be verified.
+#[derive(Serialize)]
+struct LogProbs {
+    content: Vec<TokenLogProb>,
+    refusal: Option<()>,
+}
+
+#[derive(Serialize)]
+struct TokenLogProb {
+    #[serde(flatten)]
+    chosen: LogProb,
+    top_logprobs: Vec<LogProb>,
+}
+
+#[derive(Serialize)]
+struct LogProb {
+    token: String,
+    logprob: f32,
+    bytes: Vec<u8>,
+}
+
+impl LogProbs {
+    fn of(output: &Output) -> Option<LogProbs> {
+        let content = output.log_probs.iter().map(|t| TokenLogProb {
+            chosen: (&t.token).into(),
+            top_logprobs: t.top.iter().map(LogProb::from).collect(),
+        });
+        let content: Vec<TokenLogProb> = content.collect();
+        (!content.is_empty()).then_some(LogProbs { content, refusal: None })
+    }
+}
+
+impl From<&LikelyToken> for LogProb {
+    fn from(token: &LikelyToken) -> Self {
+        LogProb {
+            token: String::from_utf8_lossy(&token.bytes).into_owned(),
+            logprob: token.log_prob,
+            bytes: token.bytes.clone(),
+        }
+    }
 }
 
 #[derive(Default, Serialize)]
@@ -317,7 +417,9 @@ impl Chunks {
         if !rest.is_empty() || !annotations.is_empty() {
             chunks.push(self.chunk(Delta { role: None, content: Some(rest), annotations }, None));
         }
-        chunks.push(self.chunk(Delta::default(), Some(finish_reason(output.finish))));
+        let mut last = self.chunk(Delta::default(), Some(finish_reason(output.finish)));
+        last.choices[0].logprobs = LogProbs::of(output);
+        chunks.push(last);
         if self.include_usage {
             chunks.push(Chunk {
                 choices: Vec::new(),

@@ -1,6 +1,6 @@
 //! Requests and responses, one route after another, and every error a client can cause.
 
-use assay_serve::AnswerOptions;
+use assay_serve::{AnswerForm, AnswerOptions};
 use assay_types::{Message, Role};
 use serde_json::{Value, json};
 
@@ -60,7 +60,9 @@ fn options_and_messages_reach_the_service() {
             { "role": "user", "content": "go", "name": "ada" },
         ],
         "max_tokens": 5, "max_completion_tokens": 6, "temperature": 0, "top_p": 0.5, "seed": 11,
-        "stop": "END", "n": 1, "user": "someone", "presence_penalty": 0, "response_format": { "type": "text" },
+        "stop": "END", "n": 1, "user": "someone", "presence_penalty": -0.5, "frequency_penalty": 2,
+        "top_k": 40, "min_p": 0.05, "repetition_penalty": 1.1, "logprobs": true, "top_logprobs": 3,
+        "response_format": { "type": "text" },
         "tools": [], "stream": false,
     });
     assert_eq!(post(&format!("{base}/v1/chat/completions"), &body.to_string()).status, 200);
@@ -79,10 +81,28 @@ fn options_and_messages_reach_the_service() {
         top_p: Some(0.5),
         seed: Some(11),
         stop: vec!["END".into()],
+        top_k: Some(40),
+        min_p: Some(0.05),
+        repetition_penalty: Some(1.1),
+        presence_penalty: Some(-0.5),
+        frequency_penalty: Some(2.0),
+        log_probs: Some(3),
+        form: None,
     };
     assert_eq!(seen.options, options);
-    chat(&base, "x", r#""stop":["a","b"]"#);
-    assert_eq!(echo.last.lock().unwrap().take().unwrap().options.stop, ["a", "b"]);
+    let last = |fields: &str| {
+        chat(&base, "x", fields);
+        echo.last.lock().unwrap().take().unwrap().options
+    };
+    assert_eq!(last(r#""stop":["a","b"]"#).stop, ["a", "b"]);
+    assert_eq!(last(r#""logprobs":true"#).log_probs, Some(0));
+    assert_eq!(last(r#""logprobs":false,"top_logprobs":0"#).log_probs, None);
+    let object = last(r#""response_format":{"type":"json_object"}"#).form;
+    assert_eq!(object, Some(AnswerForm::JsonObject));
+    let schema = last(
+        r#""response_format":{"type":"json_schema","json_schema":{"name":"x","strict":true,"schema":{"type":"array"}}}"#,
+    );
+    assert_eq!(schema.form, Some(AnswerForm::JsonSchema(json!({ "type": "array" }))));
 }
 
 #[test]
@@ -116,6 +136,26 @@ fn a_streamed_answer() {
 
     let plain = chat(&base, "one", r#""stream":true"#);
     assert!(!plain.text.contains("usage"), "{}", plain.text);
+}
+
+#[test]
+fn log_probabilities() {
+    let (_, base) = start();
+    let expected = json!({
+        "content": [
+            { "token": "one ", "logprob": -0.25, "bytes": [111, 110, 101, 32],
+              "top_logprobs": [{ "token": "a", "logprob": -0.5, "bytes": [97] }] },
+            { "token": "two", "logprob": -0.25, "bytes": [116, 119, 111],
+              "top_logprobs": [{ "token": "a", "logprob": -0.5, "bytes": [97] }] },
+        ],
+        "refusal": null,
+    });
+    let whole = chat(&base, "one two", r#""logprobs":true,"top_logprobs":1"#).json();
+    assert_eq!(whole["choices"][0]["logprobs"], expected);
+    let streamed = chat(&base, "one two", r#""logprobs":true,"top_logprobs":1,"stream":true"#);
+    let events = streamed.events();
+    let last: Value = serde_json::from_str(events[events.len() - 2]).unwrap();
+    assert_eq!(last["choices"][0]["logprobs"], expected);
 }
 
 #[test]
@@ -175,17 +215,26 @@ fn errors_of_a_chat_request() {
     let more = |fields: &str| chat(&base, "x", fields);
     check_error(&more(r#""temperature":2.5"#), 400, Some("temperature"), None, "0 to 2");
     check_error(&more(r#""top_p":0"#), 400, Some("top_p"), None, "above 0");
+    check_error(&more(r#""min_p":1.5"#), 400, Some("min_p"), None, "0 to 1");
+    let penalty = more(r#""repetition_penalty":0"#);
+    check_error(&penalty, 400, Some("repetition_penalty"), None, "above 0");
+    let penalty = more(r#""frequency_penalty":3"#);
+    check_error(&penalty, 400, Some("frequency_penalty"), None, "-2 to 2");
+    let many = more(r#""logprobs":true,"top_logprobs":21"#);
+    check_error(&many, 400, Some("top_logprobs"), None, "0 to 20");
+    let alone = more(r#""top_logprobs":2"#);
+    check_error(&alone, 400, Some("top_logprobs"), None, "needs logprobs");
+    let format = more(r#""response_format":{"type":"xml"}"#);
+    check_error(&format, 400, Some("response_format.type"), None, "there is: text");
+    let schema = more(r#""response_format":{"type":"json_schema","json_schema":{"name":"x"}}"#);
+    check_error(&schema, 400, Some("response_format.json_schema.schema"), None, "missing");
     check_error(&more(r#""max_tokens":0"#), 400, Some("max_tokens"), None, "at least 1");
     check_error(&more(r#""max_tokens":-1"#), 400, Some("max_tokens"), None, "invalid value");
     check_error(&more(r#""stop":["a",""]"#), 400, Some("stop"), None, "empty");
     check_error(&more(r#""stop":5"#), 400, Some("stop"), None, "a string or an array");
-    for (param, value) in [
-        ("n", "2"),
-        ("logprobs", "true"),
-        ("tools", r#"[{"type":"function"}]"#),
-        ("response_format", r#"{"type":"json_object"}"#),
-        ("frequency_penalty", "0.5"),
-    ] {
+    for (param, value) in
+        [("n", "2"), ("tools", r#"[{"type":"function"}]"#), ("logit_bias", r#"{"5":1}"#)]
+    {
         let reply = more(&format!(r#""{param}":{value}"#));
         check_error(&reply, 400, Some(param), Some("unsupported_parameter"), "not supported");
     }
@@ -201,6 +250,8 @@ fn errors_of_the_service() {
     for stream in ["\"stream\":false", "\"stream\":true"] {
         let too_long = chat(&base, "too long", stream);
         check_error(&too_long, 400, Some("messages"), Some("context_length_exceeded"), "9000");
+        let schema = chat(&base, "bad schema", stream);
+        check_error(&schema, 400, Some("response_format"), None, "no such type");
         for failing in ["fail", "panic"] {
             let reply = chat(&base, failing, stream);
             check_error(&reply, 500, None, None, "the server failed");

@@ -8,7 +8,7 @@ use std::time::Duration;
 use assay_serve::{
     AnswerRequest, Embeddings, ModelInfo, ModelUse, SearchHit, Service, ServiceError,
 };
-use assay_types::{Citation, FinishReason, Output, Timing, Usage};
+use assay_types::{ChosenToken, Citation, FinishReason, LikelyToken, Output, Timing, Usage};
 
 #[derive(Default)]
 pub(crate) struct Echo {
@@ -35,6 +35,16 @@ impl Echo {
     }
 }
 
+/// A word as a token, beside `top` others.
+fn chosen(word: &str, top: usize) -> ChosenToken {
+    let likely = |text: &str, log_prob| LikelyToken { bytes: text.into(), log_prob };
+    let others = ["a", "b", "c"].iter().zip([-0.5, -1.5, -2.5]);
+    ChosenToken {
+        token: likely(word, -0.25),
+        top: others.take(top).map(|(text, log_prob)| likely(text, log_prob)).collect(),
+    }
+}
+
 pub(crate) const SOURCE: &str = "Hold the button for ten seconds.";
 
 impl Service for Echo {
@@ -57,6 +67,7 @@ impl Service for Echo {
             "too long" => return Err(ServiceError::ContextTooLong { tokens: 9000, limit: 8192 }),
             "fail" => return Err(ServiceError::Internal("a secret reason".into())),
             "panic" => panic!("told to"),
+            "bad schema" => return Err(ServiceError::BadSchema("no such type".into())),
             "hold" => self.hold(),
             "forever" => {
                 while on_text("on and on ").is_continue() {
@@ -88,6 +99,10 @@ impl Service for Echo {
         if said == "fail late" {
             return Err(ServiceError::Internal("a secret reason".into()));
         }
+        let log_probs = match request.options.log_probs {
+            Some(top) => pieces.iter().map(|piece| chosen(piece, top)).collect(),
+            None => Vec::new(),
+        };
         let usage = Usage { input_tokens: 7, output_tokens: pieces.len() };
         let finish = match request.options.max_new_tokens {
             Some(1) => FinishReason::Length,
@@ -102,6 +117,7 @@ impl Service for Echo {
             finish,
             timing: Timing::default(),
             usage,
+            log_probs,
         })
     }
 

@@ -76,12 +76,12 @@ fn a_full_queue_refuses_at_once_and_recovers() {
                 assert_eq!(reply.status, 200);
             }
         };
-        // Two run, 64 wait, and of these 70 four are too many.
-        for _ in 0..70 {
+        // 32 run, 64 wait, and of these 100 four are too many.
+        for _ in 0..100 {
             scope.spawn(ask);
         }
         wait_until(|| refused.load(Ordering::SeqCst) == 4);
-        assert_eq!(echo.held.load(Ordering::SeqCst), 2);
+        wait_until(|| echo.held.load(Ordering::SeqCst) == 32);
         echo.open_gate();
     });
     assert_eq!(refused.load(Ordering::SeqCst), 4);
@@ -91,12 +91,12 @@ fn a_full_queue_refuses_at_once_and_recovers() {
 #[test]
 fn clients_that_leave_the_queue_make_room() {
     let (echo, base) = start();
-    let mut waiting: Vec<TcpStream> = (0..66).map(|_| open_chat(&base, "hold", false)).collect();
+    let mut waiting: Vec<TcpStream> = (0..96).map(|_| open_chat(&base, "hold", false)).collect();
     let probe = || {
         let probe = open_chat(&base, "probe", false);
         status_within(&probe, Duration::from_millis(300))
     };
-    // A probe that finds room may have taken the place of one of the 66, which was then refused:
+    // A probe that finds room may have taken the place of one of the 96, which was then refused:
     // each gets a follower, or the queue would stay one short for ever.
     wait_until(|| {
         let full = probe() == Some(503);
@@ -106,9 +106,9 @@ fn clients_that_leave_the_queue_make_room() {
         full
     });
     drop(waiting);
-    // Two answers are still held, so a request that finds room waits and hears nothing.
+    // 32 answers are still held, so a request that finds room waits and hears nothing.
     wait_until(|| probe().is_none());
-    assert_eq!(echo.held.load(Ordering::SeqCst), 2);
+    assert_eq!(echo.held.load(Ordering::SeqCst), 32);
     echo.open_gate();
     wait_until(|| chat(&base, "probe", "").status == 200);
 }

@@ -62,6 +62,14 @@ with client.chat.completions.stream(model=chat_model, messages=messages, max_tok
     assert events.get_final_completion().choices[0].message.content == choice.message.content
 print("same text")
 
+section("log-probabilities")
+told = client.chat.completions.create(
+    model=chat_model, messages=messages, max_tokens=8, temperature=0, logprobs=True, top_logprobs=2,
+)
+told = told.choices[0].logprobs.content
+print([(t.token, round(t.logprob, 2)) for t in told])
+assert told and all(len(t.top_logprobs) == 2 and t.logprob <= 0 for t in told)
+
 section("embeddings")
 # The client asks for base64 by default and decodes it.
 default = client.embeddings.create(model=embedding_model, input=["first text", "second, longer text"])

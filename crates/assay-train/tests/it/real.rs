@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use assay_model::{Adapter, Decoder, GenerateRequest, Module, Precision, Sampling};
+use assay_model::{Adapter, Decoder, GenerateRequest, Module, Precision};
 use assay_train::{BadRows, Example, Learner, SftConfig, TrainRow, Trainer, prepare};
 use assay_types::{Message, Role};
 use serde::Deserialize;
@@ -212,12 +212,8 @@ fn peft_computes_the_same_with_our_adapter_and_we_read_what_it_saves() {
 }
 
 fn answer(d: &Decoder, question: &str, adapter: Option<&Adapter>) -> String {
-    let request = GenerateRequest {
-        tokens: d.prompt_tokens(&[Message::new(Role::User, question)]).unwrap(),
-        max_new_tokens: 16,
-        sampling: Sampling::GREEDY,
-        stop: vec![],
-    };
+    let tokens = d.prompt_tokens(&[Message::new(Role::User, question)]).unwrap();
+    let request = GenerateRequest::greedy(tokens, 16);
     let mut go_on = |_, _| std::ops::ControlFlow::Continue(());
     d.generate(&[request], adapter, &mut go_on).unwrap().remove(0).text
 }
