@@ -23,6 +23,8 @@ mod sampling;
 mod score;
 mod train;
 
+pub(crate) use load::tokenizer_and_template;
+
 pub use generate::{GenerateRequest, Generation};
 pub use sampling::Sampling;
 pub use score::{Continuation, LogLikelihood};

@@ -120,6 +120,12 @@ pub enum ServiceError {
     /// The release has no such ability.
     #[error("this release has no {0}")]
     Unsupported(&'static str),
+    /// The model's own server refuses the conversation; its words go to the client.
+    #[error("the model refuses the request: {0}")]
+    Refused(String),
+    /// The model's own server fails or cannot be reached; the text goes to the log and not to the client.
+    #[error("{0}")]
+    Upstream(String),
     /// A failure on our side; the text goes to the log and not to the client.
     #[error("{0}")]
     Internal(String),

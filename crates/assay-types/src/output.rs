@@ -58,7 +58,7 @@ impl Timing {
     }
 }
 
-/// Tokens of one answer, counted by the served model's own tokenizer.
+/// Tokens of one answer, counted by the served model's own tokenizer; of a remote model, with the tries that were lost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
     /// Prompt, template included.
@@ -84,6 +84,6 @@ pub struct Output {
     pub finish: FinishReason,
     /// Where the time went.
     pub timing: Timing,
-    /// Tokens in and out.
-    pub usage: Usage,
+    /// Tokens in and out; `None` where the server of a remote model does not tell.
+    pub usage: Option<Usage>,
 }

@@ -24,16 +24,7 @@ const HEAD: &str = "output.weight";
 pub(super) fn load(path: &Path, precision: Precision) -> Result<Inner, ModelError> {
     let gguf = Gguf::open(path)?;
     let config = config(&gguf)?;
-    let tokenizer = Tokenizer::new(vocabulary(&gguf)?)?;
-    let text = |id: Option<u32>| {
-        let bytes = id.map_or(&[][..], |id| tokenizer.token_bytes(id));
-        String::from_utf8_lossy(bytes).into_owned()
-    };
-    let template = ChatTemplate::new(
-        gguf.text_or_none("tokenizer.chat_template").unwrap_or_default(),
-        &text(tokenizer.bos()),
-        &text(tokenizer.eos()),
-    )?;
+    let (tokenizer, template) = tokenizer_and_template(&gguf)?;
     let (weights, file_hash) = rayon::join(|| weights(&gguf, &config, precision), || gguf.sha256());
     let (head, embedding, blocks) = weights?;
     Ok(Inner {
@@ -50,6 +41,21 @@ pub(super) fn load(path: &Path, precision: Precision) -> Result<Inner, ModelErro
         pool: Pool::default(),
         config,
     })
+}
+
+/// What a file says about text, without its weights.
+pub(crate) fn tokenizer_and_template(gguf: &Gguf) -> Result<(Tokenizer, ChatTemplate), ModelError> {
+    let tokenizer = Tokenizer::new(vocabulary(gguf)?)?;
+    let text = |id: Option<u32>| {
+        let bytes = id.map_or(&[][..], |id| tokenizer.token_bytes(id));
+        String::from_utf8_lossy(bytes).into_owned()
+    };
+    let template = ChatTemplate::new(
+        gguf.text_or_none("tokenizer.chat_template").unwrap_or_default(),
+        &text(tokenizer.bos()),
+        &text(tokenizer.eos()),
+    )?;
+    Ok((tokenizer, template))
 }
 
 fn config(gguf: &Gguf) -> Result<DecoderConfig, ModelError> {

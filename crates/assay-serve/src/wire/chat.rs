@@ -219,7 +219,8 @@ pub(crate) struct Completion {
     header: Header,
     object: &'static str,
     choices: [WholeChoice; 1],
-    usage: TokenUsage,
+    /// Null where a remote model does not tell.
+    usage: Option<TokenUsage>,
 }
 
 #[derive(Serialize)]
@@ -249,7 +250,7 @@ impl Completion {
             logprobs: None,
             finish_reason: finish_reason(output.finish),
         };
-        let usage = output.usage.into();
+        let usage = output.usage.map(TokenUsage::from);
         Completion { header, object: "chat.completion", choices: [choice], usage }
     }
 }
@@ -318,10 +319,10 @@ impl Chunks {
             chunks.push(self.chunk(Delta { role: None, content: Some(rest), annotations }, None));
         }
         chunks.push(self.chunk(Delta::default(), Some(finish_reason(output.finish))));
-        if self.include_usage {
+        if let Some(usage) = output.usage.filter(|_| self.include_usage) {
             chunks.push(Chunk {
                 choices: Vec::new(),
-                usage: Some(Some(output.usage.into())),
+                usage: Some(Some(usage.into())),
                 ..self.chunk(Delta::default(), None)
             });
         }

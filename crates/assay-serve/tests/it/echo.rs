@@ -88,7 +88,7 @@ impl Service for Echo {
         if said == "fail late" {
             return Err(ServiceError::Internal("a secret reason".into()));
         }
-        let usage = Usage { input_tokens: 7, output_tokens: pieces.len() };
+        let usage = Some(Usage { input_tokens: 7, output_tokens: pieces.len() });
         let finish = match request.options.max_new_tokens {
             Some(1) => FinishReason::Length,
             _ => FinishReason::Stop,
