@@ -66,6 +66,9 @@ const FORBIDDEN_EDGES: &[(&str, &str, &str)] = &[
     ("assay-eval", "assay-model", "metrics read records, not models"),
     ("assay-report", "assay-model", "the report renders records"),
     ("assay-serve", "assay-train", "serving does not train"),
+    ("assay-remote", "tokio", "remote clients are threads"),
+    ("assay-remote", "assay-model", "a server's model needs no weights here"),
+    ("assay-eval", "assay-remote", "metrics read records, not models"),
 ];
 
 fn ci() -> Result<()> {

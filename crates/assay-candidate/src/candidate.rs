@@ -5,10 +5,14 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use assay_index::{Index, SearchMode};
-use assay_model::{Adapter, Decoder, GenerateRequest, Sampling};
-use assay_types::{ChosenToken, LikelyToken, Message, Output, Retrieved, Usage};
+use assay_model::{Adapter, Decoder, GenerateRequest, Generation, Sampling};
+use assay_remote::{ChatRequest, Reply, TokenLogprob};
+use assay_types::{
+    ChosenToken, FinishReason, LikelyToken, Message, Output, Retrieved, Timing, Usage,
+};
 
 use crate::cite::{CitationFilter, Cited};
+use crate::generator::{Generator, RemoteGenerator};
 use crate::spec::{CandidateSpec, Context, RetrieveFrom, Source};
 use crate::{CandidateError, ExampleIndex};
 
@@ -19,7 +23,7 @@ const RECORDED_HITS: usize = 10;
 #[derive(Clone)]
 pub struct Candidate {
     spec: CandidateSpec,
-    decoder: Decoder,
+    generator: Generator,
     adapter: Option<Arc<Adapter>>,
     retriever: Option<Retriever>,
 }
@@ -75,13 +79,31 @@ impl Default for Options {
     }
 }
 
+/// Tokens of a prompt, template included.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Prompt {
+    /// For a model on this machine.
+    Tokens(Vec<u32>),
+    /// For a server, which makes its own tokens: so many, or so many at most.
+    AtMost(usize),
+}
+
+impl Prompt {
+    fn len(&self) -> usize {
+        match self {
+            Prompt::Tokens(tokens) => tokens.len(),
+            Prompt::AtMost(n) => *n,
+        }
+    }
+}
+
 /// A prompt, ready for the model.
 #[derive(Clone, Debug)]
 pub struct Prepared {
     /// The conversation.
     pub messages: Vec<Message>,
-    /// Its tokens, template included.
-    pub tokens: Vec<u32>,
+    /// Its length.
+    pub prompt: Prompt,
     /// Sources in the prompt, numbered from 1.
     pub sources: Vec<Source>,
     /// All that was retrieved, best first.
@@ -95,10 +117,10 @@ impl Candidate {
     ///
     /// # Errors
     /// [`CandidateError::Parts`] if the specification names retrieval or an adapter that is not
-    /// given, or the other way round.
+    /// given, or the other way round, or an adapter for a model that is not on this machine.
     pub fn new(
         spec: CandidateSpec,
-        decoder: Decoder,
+        generator: impl Into<Generator>,
         adapter: Option<Arc<Adapter>>,
         retriever: Option<Retriever>,
     ) -> Result<Self, CandidateError> {
@@ -109,10 +131,12 @@ impl Candidate {
         if spec.retrieval.map(|r| r.from) != from {
             return Err(CandidateError::Parts { name: spec.name, part: "retriever" });
         }
-        if spec.adapter.is_some() != adapter.is_some() {
+        let generator = generator.into();
+        let can_adapt = matches!(generator, Generator::Local(_)) || adapter.is_none();
+        if spec.adapter.is_some() != adapter.is_some() || !can_adapt {
             return Err(CandidateError::Parts { name: spec.name, part: "adapter" });
         }
-        Ok(Candidate { spec, decoder, adapter, retriever })
+        Ok(Candidate { spec, generator, adapter, retriever })
     }
 
     /// What the candidate is.
@@ -140,9 +164,9 @@ impl Candidate {
         if let (Some(retriever), Some(policy)) = (&self.retriever, self.spec.retrieval) {
             let limit = policy.prompt_tokens.min(self.room());
             let mut try_with = |candidate: Context| -> Result<Option<Context>, CandidateError> {
-                let tokens = self.tokens(request, &candidate)?;
-                Ok((tokens.1.len() <= limit).then(|| {
-                    fitted = Some(tokens);
+                let made = self.prompt(request, &candidate)?;
+                Ok((made.1.len() <= limit).then(|| {
+                    fitted = Some(made);
                     candidate
                 }))
             };
@@ -184,13 +208,13 @@ impl Candidate {
                 }
             }
         }
-        let (messages, tokens) = match fitted {
+        let (messages, prompt) = match fitted {
             Some(done) => done,
-            None => self.tokens(request, &context)?,
+            None => self.prompt(request, &context)?,
         };
         Ok(Prepared {
             messages,
-            tokens,
+            prompt,
             sources: context.sources,
             retrieved,
             retrieval_ms: if self.retriever.is_some() { ms(start) } else { 0.0 },
@@ -209,26 +233,51 @@ impl Candidate {
     ) -> Result<Output, CandidateError> {
         let prepared = self.prepare(request)?;
         let mut released = Released::new(&prepared.sources, on_text);
-        let mut stream = self.decoder.tokenizer().stream();
+        let (made, tail) = match &self.generator {
+            Generator::Local(decoder) => {
+                self.generate(decoder, &prepared, options, &mut released)?
+            }
+            Generator::Remote(remote) => {
+                let Sampling { temperature, top_p, seed, .. } = options.sampling;
+                if options.sampling != (Sampling { temperature, top_p, seed, ..Sampling::GREEDY }) {
+                    return Err(CandidateError::RemoteSampling);
+                }
+                let chat = self.chat(&prepared, options);
+                let reply = remote.model.chat_streamed(&chat, &mut |text| released.push(text))?;
+                (Made::streamed(&reply), String::new())
+            }
+        };
+        let cited = released.finish(&tail);
+        Ok(self.output(prepared, made, cited))
+    }
+
+    /// Generates here. What comes back beside is text that was not released yet.
+    fn generate(
+        &self,
+        decoder: &Decoder,
+        prepared: &Prepared,
+        options: &Options,
+        released: &mut Released<'_, '_>,
+    ) -> Result<(Made, String), CandidateError> {
+        let mut stream = decoder.tokenizer().stream();
         // Stop strings may span tokens, so with them the text is released at the end only.
         let live = options.stop.is_empty();
         let mut observer = |_: usize, token: u32| {
-            if !live || self.decoder.stop_tokens().contains(&token) {
+            if !live || decoder.stop_tokens().contains(&token) {
                 return ControlFlow::Continue(());
             }
             released.push(&stream.push(token))
         };
-        let generation = self
-            .decoder
-            .generate(&[self.request(&prepared, options)], self.adapter.as_deref(), &mut observer)?
+        let generation = decoder
+            .generate(&[self.request(prepared, options)], self.adapter.as_deref(), &mut observer)?
             .pop()
             .ok_or(CandidateError::NoGeneration)?;
         let tail = if live { stream.finish() } else { generation.text.clone() };
-        let cited = released.finish(&tail);
-        Ok(self.output(prepared, &generation, cited))
+        Ok((Made::here(decoder, &generation, prepared), tail))
     }
 
-    /// Answers several inputs in one batch; the same texts as one at a time, sooner.
+    /// Answers several inputs together: one batch here, several questions at a time to a server; the same texts as one at
+    /// a time, sooner.
     ///
     /// # Errors
     /// An error of one input is that input's alone; the outer error is one of the whole batch.
@@ -238,43 +287,76 @@ impl Candidate {
     ) -> Result<Vec<Result<Output, CandidateError>>, CandidateError> {
         let options = Options::default();
         let prepared: Vec<_> = requests.iter().map(|r| self.prepare(r)).collect();
-        let batch: Vec<GenerateRequest> =
-            prepared.iter().flatten().map(|p| self.request(p, &options)).collect();
-        let mut generations = self
-            .decoder
-            .generate(&batch, self.adapter.as_deref(), &mut |_, _| ControlFlow::Continue(()))?
-            .into_iter();
+        let ready = prepared.iter().flatten();
+        let mut texts = match &self.generator {
+            Generator::Local(decoder) => {
+                let batch: Vec<_> = ready.clone().map(|p| self.request(p, &options)).collect();
+                let adapter = self.adapter.as_deref();
+                let mut silent = |_: usize, _: u32| ControlFlow::Continue(());
+                let generations = decoder.generate(&batch, adapter, &mut silent)?;
+                let made =
+                    |(g, p): (Generation, &Prepared)| Ok((Made::here(decoder, &g, p), g.text));
+                generations.into_iter().zip(ready).map(made).collect::<Vec<_>>()
+            }
+            Generator::Remote(remote) => {
+                let batch: Vec<_> = ready.map(|p| self.chat(p, &options)).collect();
+                ask_all(remote, &batch)
+            }
+        }
+        .into_iter();
         Ok(prepared
             .into_iter()
             .map(|p| {
                 let p = p?;
-                let generation = generations.next().ok_or(CandidateError::NoGeneration)?;
+                let (made, text) = texts.next().ok_or(CandidateError::NoGeneration)??;
                 let sources = p.sources.clone();
                 let mut filter = CitationFilter::new(&sources);
-                filter.push(&generation.text);
-                Ok(self.output(p, &generation, filter.finish().0))
+                filter.push(&text);
+                Ok(self.output(p, made, filter.finish().0))
             })
             .collect())
     }
 
-    /// Tokens that a prompt may have: the model's context without room for the answer.
+    /// Tokens that a prompt may have: the model's context, where it is known, without room for the answer.
     fn room(&self) -> usize {
-        self.decoder.config().context_length.saturating_sub(self.spec.max_new_tokens)
+        let context = match &self.generator {
+            Generator::Local(decoder) => decoder.config().context_length,
+            Generator::Remote(remote) => remote.context_tokens.unwrap_or(usize::MAX),
+        };
+        context.saturating_sub(self.spec.max_new_tokens)
     }
 
-    fn tokens(
+    fn prompt(
         &self,
         request: &Request<'_>,
         context: &Context,
-    ) -> Result<(Vec<Message>, Vec<u32>), CandidateError> {
+    ) -> Result<(Vec<Message>, Prompt), CandidateError> {
         let messages = self.spec.messages(request.history, request.input, context);
-        let tokens = self.decoder.prompt_tokens(&messages)?;
-        Ok((messages, tokens))
+        let prompt = match &self.generator {
+            Generator::Local(decoder) => Prompt::Tokens(decoder.prompt_tokens(&messages)?),
+            Generator::Remote(remote) => Prompt::AtMost(remote.budget.count(&messages)?),
+        };
+        Ok((messages, prompt))
+    }
+
+    fn chat(&self, prepared: &Prepared, options: &Options) -> ChatRequest {
+        let limit = options.max_new_tokens.unwrap_or(self.spec.max_new_tokens);
+        ChatRequest {
+            temperature: options.sampling.temperature,
+            top_p: options.sampling.top_p,
+            seed: options.sampling.seed,
+            stop: options.stop.clone(),
+            logprobs: options.log_probs.map(|n| u8::try_from(n).unwrap_or(u8::MAX)),
+            ..ChatRequest::greedy(prepared.messages.clone(), limit)
+        }
     }
 
     fn request(&self, prepared: &Prepared, options: &Options) -> GenerateRequest {
         GenerateRequest {
-            tokens: prepared.tokens.clone(),
+            tokens: match &prepared.prompt {
+                Prompt::Tokens(tokens) => tokens.clone(),
+                Prompt::AtMost(_) => Vec::new(),
+            },
             max_new_tokens: options.max_new_tokens.unwrap_or(self.spec.max_new_tokens),
             sampling: options.sampling,
             stop: options.stop.clone(),
@@ -282,12 +364,7 @@ impl Candidate {
         }
     }
 
-    fn output(
-        &self,
-        prepared: Prepared,
-        generation: &assay_model::Generation,
-        cited: Cited,
-    ) -> Output {
+    fn output(&self, prepared: Prepared, made: Made, cited: Cited) -> Output {
         let text = cited.text.trim().to_owned();
         Output {
             abstained: self.spec.abstains(&text),
@@ -295,34 +372,90 @@ impl Candidate {
             citations: cited.citations,
             dropped_citations: cited.dropped,
             retrieved: prepared.retrieved,
-            finish: generation.finish,
-            timing: assay_types::Timing {
+            finish: made.finish,
+            timing: Timing {
                 retrieval_ms: prepared.retrieval_ms,
-                prefill_ms: generation.prefill_ms,
-                decode_ms: generation.decode_ms,
+                prefill_ms: made.prefill_ms,
+                decode_ms: made.decode_ms,
             },
-            usage: Usage {
-                input_tokens: prepared.tokens.len(),
-                output_tokens: generation.tokens.len(),
-            },
-            log_probs: self.log_probs(generation),
+            log_probs: made.log_probs,
+            usage: made.usage,
+        }
+    }
+}
+
+/// Log-probabilities as a server tells them.
+fn told_log_probs(reply: &Reply) -> Vec<ChosenToken> {
+    let likely =
+        |token: &str, log_prob: f64| LikelyToken { bytes: token.into(), log_prob: log_prob as f32 };
+    let chosen = |t: &TokenLogprob| ChosenToken {
+        token: likely(&t.token, t.logprob),
+        top: t.top.iter().map(|a| likely(&a.token, a.logprob)).collect(),
+    };
+    reply.logprobs.iter().flatten().map(chosen).collect()
+}
+
+/// Log-probabilities of all tokens that are text.
+fn log_probs(decoder: &Decoder, generation: &Generation) -> Vec<ChosenToken> {
+    let tokenizer = decoder.tokenizer();
+    let likely = |token: u32, log_prob: f32| LikelyToken {
+        bytes: tokenizer.token_bytes(token).to_vec(),
+        log_prob,
+    };
+    let text = generation.log_probs.iter().filter(|t| !tokenizer.is_control(t.token));
+    text.map(|t| ChosenToken {
+        token: likely(t.token, t.log_prob),
+        top: t.top.iter().map(|&(token, log_prob)| likely(token, log_prob)).collect(),
+    })
+    .collect()
+}
+
+/// How an answer came about, here or elsewhere.
+struct Made {
+    finish: FinishReason,
+    prefill_ms: f64,
+    decode_ms: f64,
+    usage: Option<Usage>,
+    log_probs: Vec<ChosenToken>,
+}
+
+impl Made {
+    fn here(decoder: &Decoder, generation: &Generation, prepared: &Prepared) -> Self {
+        let (input_tokens, output_tokens) = (prepared.prompt.len(), generation.tokens.len());
+        Made {
+            finish: generation.finish,
+            prefill_ms: generation.prefill_ms,
+            decode_ms: generation.decode_ms,
+            usage: Some(Usage { input_tokens, output_tokens }),
+            log_probs: log_probs(decoder, generation),
         }
     }
 
-    /// Of all tokens that are text.
-    fn log_probs(&self, generation: &assay_model::Generation) -> Vec<ChosenToken> {
-        let tokenizer = self.decoder.tokenizer();
-        let likely = |token: u32, log_prob: f32| LikelyToken {
-            bytes: tokenizer.token_bytes(token).to_vec(),
-            log_prob,
-        };
-        let text = generation.log_probs.iter().filter(|t| !tokenizer.is_control(t.token));
-        text.map(|t| ChosenToken {
-            token: likely(t.token, t.log_prob),
-            top: t.top.iter().map(|&(token, log_prob)| likely(token, log_prob)).collect(),
-        })
-        .collect()
+    /// The network and the server's queue count as the prompt's time.
+    fn streamed(reply: &Reply) -> Self {
+        Made {
+            finish: reply.finish,
+            prefill_ms: reply.first_text_ms,
+            decode_ms: reply.total_ms - reply.first_text_ms,
+            usage: reply.usage,
+            log_probs: told_log_probs(reply),
+        }
     }
+}
+
+/// Asks a server all questions; the time of an answer is its share of the time of all.
+fn ask_all(
+    remote: &RemoteGenerator,
+    batch: &[ChatRequest],
+) -> Vec<Result<(Made, String), CandidateError>> {
+    let start = Instant::now();
+    let replies = remote.model.chat_all(batch);
+    let share = ms(start) / batch.len().max(1) as f64;
+    let made = |reply: Reply| {
+        let made = Made { prefill_ms: 0.0, decode_ms: share, ..Made::streamed(&reply) };
+        (made, reply.text)
+    };
+    replies.into_iter().map(|r| Ok(made(r?))).collect()
 }
 
 /// Verified text on its way to the caller: without white space at its ends, so that the pieces joined

@@ -21,12 +21,15 @@ mod candidate;
 mod cite;
 mod embed;
 mod examples;
+mod generator;
 mod spec;
 
-pub use candidate::{Candidate, Options, Prepared, Request, Retriever, headings};
+pub use assay_remote::Blame;
+pub use candidate::{Candidate, Options, Prepared, Prompt, Request, Retriever, headings};
 pub use cite::{CitationFilter, Cited};
 pub use embed::EncoderEmbedder;
 pub use examples::ExampleIndex;
+pub use generator::{Generator, PromptBudget, RemoteGenerator, token_bound};
 pub use spec::{
     CandidateSpec, Context, Golden, RetrievalSpec, RetrieveFrom, Shot, Source, user_turn,
 };
@@ -37,6 +40,12 @@ pub enum CandidateError {
     /// The model refused or failed.
     #[error(transparent)]
     Model(#[from] assay_model::ModelError),
+    /// The server of a remote model refused or failed.
+    #[error(transparent)]
+    Remote(#[from] assay_remote::RemoteError),
+    /// A way of sampling that other servers do not know.
+    #[error("a remote model is sampled by temperature, top_p and seed only")]
+    RemoteSampling,
     /// Retrieval failed.
     #[error(transparent)]
     Index(#[from] assay_index::IndexError),
@@ -62,6 +71,16 @@ pub enum CandidateError {
     /// The model returned fewer generations than requests.
     #[error("the model returned no generation for a request")]
     NoGeneration,
+}
+
+impl CandidateError {
+    /// Whose fault it is. What fails on this machine fails again on the same input, and on that input only.
+    pub fn blame(&self) -> Blame {
+        match self {
+            CandidateError::Remote(e) => e.blame(),
+            _ => Blame::Request,
+        }
+    }
 }
 
 /// The `k` of `allowed` with the largest inner product with `query`, best first, ties by index.

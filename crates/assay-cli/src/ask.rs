@@ -39,13 +39,14 @@ pub(crate) fn ask(
         println!("\n[{}] {}:{}-{}\n    “{}”", c.source_number, c.document, c.start, c.end, c.quote);
     }
     eprintln!(
-        "\n{} · {:.0} ms retrieval, {:.0} ms prompt, {:.0} ms answer · {} + {} tokens",
+        "\n{} · {:.0} ms retrieval, {:.0} ms prompt, {:.0} ms answer · {}",
         release.candidate.spec().name,
         output.timing.retrieval_ms,
         output.timing.prefill_ms,
         output.timing.decode_ms,
-        output.usage.input_tokens,
-        output.usage.output_tokens,
+        output.usage.map_or("unknown tokens".to_owned(), |u| {
+            format!("{} + {} tokens", u.input_tokens, u.output_tokens)
+        }),
     );
     Ok(ExitCode::SUCCESS)
 }

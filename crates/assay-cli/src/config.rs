@@ -111,7 +111,39 @@ section!(Data {
 section!(Model {
     base: String = "smollm2-135m-instruct".into(),
     embedder: String = "all-minilm-l6-v2".into(),
+    remote: Remote = Remote::default(),
+    /// What a model costs that is rented by the token; without one its costs are unknown.
+    price: Option<Price> = None,
 });
+
+section!(
+    /// How to talk to the server of a base model `openai:<model>@<base-url>`.
+    Remote {
+        /// Environment variable that holds the key; without one, none is sent.
+        api_key_env: Option<String> = None,
+        /// Questions under way at once.
+        concurrency: usize = 8,
+        /// Longest silence of the server.
+        timeout_s: u64 = 120,
+        /// For one question, all tries and waits together.
+        deadline_s: u64 = 600,
+        /// What counts the tokens of prompts: a tokenizer.json, a GGUF file, or a name as for `base`. Without one, an
+        /// upper bound from bytes.
+        tokenizer: Option<String> = None,
+        /// Tokens of prompt and answer together that the server takes.
+        context_tokens: Option<usize> = None,
+    }
+);
+
+/// Prices of a rented model.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Price {
+    /// US dollars for a million tokens of prompts.
+    pub(crate) input_per_million: f64,
+    /// US dollars for a million generated tokens.
+    pub(crate) output_per_million: f64,
+}
 
 section!(Prompt {
     /// The system message; without one, a plain one for the task.
@@ -181,8 +213,6 @@ section!(Prices {
     /// An on-demand 2-core cloud machine, about; put your own figure here.
     hardware_usd_per_hour: f64 = 0.10,
     label_usd: f64 = 0.50,
-    input_usd_per_million_tokens: f64 = 0.0,
-    output_usd_per_million_tokens: f64 = 0.0,
 });
 
 section!(Serve { host: String = "127.0.0.1".into(), port: u16 = 8080 });
@@ -312,9 +342,29 @@ fn validate(config: &Config) -> Result<()> {
         ("training.batch_size", config.training.batch_size),
         ("retrieval.chunk_tokens", config.retrieval.chunk_tokens),
         ("decision.bootstrap_samples", config.decision.bootstrap_samples),
+        ("model.remote.concurrency", config.model.remote.concurrency),
+        ("model.remote.timeout_s", config.model.remote.timeout_s as usize),
+        ("model.remote.deadline_s", config.model.remote.deadline_s as usize),
     ];
     if let Some((key, _)) = positive.into_iter().find(|(_, v)| *v == 0) {
         bail!("{key} is 0: expected at least 1");
+    }
+    let named = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    if config
+        .model
+        .remote
+        .api_key_env
+        .as_ref()
+        .is_some_and(|n| n.is_empty() || !n.chars().all(named))
+    {
+        // Not quoted: it may be the key.
+        bail!(
+            "model.remote.api_key_env is no name of an environment variable: it names the one that holds the key"
+        );
+    }
+    let free = |p: &Price| p.input_per_million >= 0.0 && p.output_per_million >= 0.0;
+    if config.model.price.is_some_and(|p| !free(&p)) {
+        bail!("model.price: a price is below 0 or no number");
     }
     if config.prompt.shots.is_empty() || config.retrieval.top_k.is_empty() {
         bail!("prompt.shots and retrieval.top_k need at least one value each");
@@ -366,17 +416,20 @@ fn set(
     origin: Origin,
     origins: &mut BTreeMap<String, Origin>,
 ) -> Result<()> {
-    let (section, name) =
-        key.split_once('.').with_context(|| format!("`{key}`: expected section.key"))?;
+    let (sections, name) =
+        key.rsplit_once('.').with_context(|| format!("`{key}`: expected section.key"))?;
     let value = format!("v = {text}")
         .parse::<toml::Table>()
         .ok()
         .and_then(|mut t| t.remove("v"))
         .unwrap_or_else(|| toml::Value::String(text.to_owned()));
-    let entry =
-        table.entry(section.to_owned()).or_insert_with(|| toml::Value::Table(toml::Table::new()));
-    let toml::Value::Table(section) = entry else { bail!("`{section}` is not a section") };
-    section.insert(name.to_owned(), value);
+    let mut table = table;
+    for section in sections.split('.') {
+        let entry = table.entry(section).or_insert_with(|| toml::Value::Table(toml::Table::new()));
+        let toml::Value::Table(inner) = entry else { bail!("`{section}` is not a section") };
+        table = inner;
+    }
+    table.insert(name.to_owned(), value);
     origins.insert(key.to_owned(), origin);
     Ok(())
 }
@@ -406,22 +459,32 @@ fn suggest(message: &str) -> String {
 
 /// Every value, one `key = value  # origin` per line.
 pub(crate) fn show(loaded: &Loaded) -> Result<String> {
-    let table = toml::Table::try_from(&loaded.config)?;
     let mut out = String::new();
-    for (section, values) in &table {
-        out += &format!("[{section}]\n");
-        let toml::Value::Table(values) = values else { continue };
-        for (key, value) in values {
-            let origin = match loaded.origins.get(&format!("{section}.{key}")) {
-                None => "built in".to_owned(),
-                Some(Origin::User(file)) => file.display().to_string(),
-                Some(Origin::Project) => FILE.to_owned(),
-                Some(Origin::Environment(name)) => format!("environment {name}"),
-                Some(Origin::Flag) => "--set".to_owned(),
-            };
-            out += &format!("{:<40}# {origin}\n", format!("{key} = {value}"));
+    for (section, values) in &toml::Table::try_from(&loaded.config)? {
+        if let toml::Value::Table(values) = values {
+            show_section(loaded, section, values, &mut out);
         }
-        out.push('\n');
     }
     Ok(out)
+}
+
+fn show_section(loaded: &Loaded, section: &str, values: &toml::Table, out: &mut String) {
+    *out += &format!("[{section}]\n");
+    let is_table = |v: &toml::Value| v.is_table();
+    for (key, value) in values.iter().filter(|(_, v)| !is_table(v)) {
+        let origin = match loaded.origins.get(&format!("{section}.{key}")) {
+            None => "built in".to_owned(),
+            Some(Origin::User(file)) => file.display().to_string(),
+            Some(Origin::Project) => FILE.to_owned(),
+            Some(Origin::Environment(name)) => format!("environment {name}"),
+            Some(Origin::Flag) => "--set".to_owned(),
+        };
+        *out += &format!("{:<40}# {origin}\n", format!("{key} = {value}"));
+    }
+    out.push('\n');
+    for (key, value) in values {
+        if let toml::Value::Table(inner) = value {
+            show_section(loaded, &format!("{section}.{key}"), inner, out);
+        }
+    }
 }

@@ -81,8 +81,18 @@ task = "{task}"                      # qa | classify | extract | generate
 # dev_fraction = 0.1
 
 [model]
-# base = "smollm2-135m-instruct"   # catalog name, hf:org/repo/file.gguf, or a path
+# base = "smollm2-135m-instruct"   # catalog name, hf:org/repo/file.gguf, a path,
+                                   # or a server: openai:MODEL@http://127.0.0.1:8000/v1
 # embedder = "all-minilm-l6-v2"
+
+# [model.remote]                   # for a server
+# api_key_env = "OPENAI_API_KEY"   # the variable that holds the key, never the key
+# tokenizer = "tokenizer.json"     # counts prompts exactly, else an upper bound does
+# concurrency = 8
+
+# [model.price]                    # US dollars, else the costs of a server are unknown
+# input_per_million = 0.15
+# output_per_million = 0.60
 
 [prompt]
 # instructions = "{instructions}"

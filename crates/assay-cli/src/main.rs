@@ -11,6 +11,7 @@
 )]
 
 mod ask;
+mod base;
 mod bench;
 mod check;
 mod config;
@@ -183,6 +184,7 @@ fn hint(error: &anyhow::Error) -> Option<String> {
                 .or_else(|| cause.downcast_ref::<assay_index::IndexError>()?.hint())
                 .or_else(|| match cause.downcast_ref::<assay_candidate::CandidateError>()? {
                     assay_candidate::CandidateError::Index(e) => e.hint(),
+                    assay_candidate::CandidateError::Remote(e) => e.hint(),
                     _ => None,
                 })
                 .or_else(|| cause.downcast_ref::<assay_train::TrainError>()?.hint())

@@ -14,17 +14,23 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use assay_candidate::{Candidate, CandidateSpec, ExampleIndex, RetrieveFrom, Retriever, Shot};
+use assay_candidate::{
+    Blame, Candidate, CandidateError, CandidateSpec, ExampleIndex, Generator, PromptBudget,
+    RetrieveFrom, Retriever, Shot,
+};
+use assay_decide::SkippedCandidate;
 use assay_eval::Scorer;
 use assay_index::{Embed, Index, IndexConfig, IndexError, IngestOutcome};
-use assay_model::{Adapter, Decoder, Precision};
+use assay_model::{Adapter, Decoder};
 use assay_store::{StepKey, Store};
-use assay_types::{Item, Output, Score, Task};
+use assay_types::{Item, Message, Output, Role, Score, Task};
 
+use crate::base::{self, Base, Patience};
 use crate::config::{CandidateName, Config, Loaded};
+use crate::interrupt::Interrupted;
 use crate::project::{self, Data};
 use crate::ui::Ui;
-use crate::{check, interrupt, model};
+use crate::{check, interrupt};
 
 /// Everything that the steps of a run share.
 pub(crate) struct Bench<'a> {
@@ -33,7 +39,7 @@ pub(crate) struct Bench<'a> {
     pub(crate) ui: &'a Ui,
     pub(crate) store: Store,
     pub(crate) data: Data,
-    pub(crate) decoder: Decoder,
+    pub(crate) generator: Generator,
     pub(crate) base_hash: String,
     pub(crate) embedder: Arc<dyn Embed>,
     pub(crate) index: Option<Arc<Index>>,
@@ -50,8 +56,8 @@ pub(crate) struct Measured {
     pub(crate) spec: CandidateSpec,
     pub(crate) answers: BTreeMap<String, evaluate::Answered>,
     pub(crate) training: Option<tune::Summary>,
-    /// Which items of the general suite are right with this candidate's weights.
-    pub(crate) general: Vec<bool>,
+    /// Which items of the general suite are right with this candidate's weights; `None` if they are elsewhere.
+    pub(crate) general: Option<Vec<bool>>,
     pub(crate) notes: Vec<String>,
 }
 
@@ -62,10 +68,13 @@ pub(crate) fn run(loaded: &Loaded) -> Result<ExitCode> {
     let _only_one = store.lock_run()?;
     let Some(bench) = prepare(loaded, &ui, store)? else { return Ok(ExitCode::from(1)) };
 
-    let base_general = evaluate::general(&bench, "base", None)?;
-    let wanted = &bench.config.project.candidates;
+    let base_general = match &bench.generator {
+        Generator::Local(_) => Some(evaluate::general(&bench, "base", None)?),
+        Generator::Remote(_) => None,
+    };
+    let (wanted, skipped) = buildable(&bench)?;
     let mut measured = Vec::new();
-    for name in wanted {
+    for name in &wanted {
         let (spec, adapter, training, notes) = match name {
             CandidateName::Prompt => {
                 let choice = choose::prompt(&bench)?;
@@ -95,7 +104,7 @@ pub(crate) fn run(loaded: &Loaded) -> Result<ExitCode> {
         };
         let general = match (&adapter, &spec.adapter) {
             (Some(adapter), Some(folder)) => {
-                evaluate::general(&bench, &spec.name, Some((adapter, folder)))?
+                Some(evaluate::general(&bench, &spec.name, Some((adapter, folder)))?)
             }
             _ => base_general.clone(),
         };
@@ -103,18 +112,44 @@ pub(crate) fn run(loaded: &Loaded) -> Result<ExitCode> {
         let answers = evaluate::answers(&bench, &candidate)?;
         measured.push(Measured { spec, answers, training, general, notes });
     }
-    decide::decide(&bench, &measured, &base_general)
+    decide::decide(&bench, &measured, skipped, base_general.as_deref())
+}
+
+/// The wanted candidates that this base model can be made into, and the others with the reason.
+fn buildable(bench: &Bench<'_>) -> Result<(Vec<CandidateName>, Vec<SkippedCandidate>)> {
+    let wanted = &bench.config.project.candidates;
+    if matches!(bench.generator, Generator::Local(_)) {
+        return Ok((wanted.clone(), Vec::new()));
+    }
+    let needs_weights =
+        |n: &&CandidateName| matches!(n, CandidateName::Tuned | CandidateName::Hybrid);
+    let reason =
+        "training needs the base model's weights on this machine, and they are behind a server";
+    let skipped =
+        |n: &CandidateName| SkippedCandidate { name: n.as_str().into(), reason: reason.into() };
+    let skipped: Vec<_> = wanted.iter().filter(needs_weights).map(skipped).collect();
+    for s in &skipped {
+        bench.ui.note(&format!("{:<18} skipped: {reason}", s.name));
+    }
+    let wanted: Vec<_> = wanted.iter().filter(|n| !needs_weights(n)).copied().collect();
+    if wanted.is_empty() {
+        bail!(
+            "no candidate of project.candidates can be built: {reason}\nhint: prompt and rag can"
+        );
+    }
+    Ok((wanted, skipped))
 }
 
 /// Reads, lints, loads and indexes; `None` when the data are not fit.
 fn prepare<'a>(loaded: &'a Loaded, ui: &'a Ui, store: Store) -> Result<Option<Bench<'a>>> {
     let config = &loaded.config;
-    let decoder = model::open_decoder(&config.model.base, Precision::Bf16)?;
-    let room = decoder.config().context_length.saturating_sub(config.max_new_tokens());
-    let tokens =
-        |item: &Item| decoder.tokenizer().encode(&item.input).map_or(usize::MAX, |t| t.len());
-    let fits = assay_data::Context { limit: room, tokens: &tokens };
-    let (data, problems) = project::load(loaded, Some(fits))?;
+    let Base { generator, hash } = base::open(loaded, &config.model.base, Patience::Run)?;
+    let tokens = |item: &Item| input_tokens(&generator, item);
+    let fits = context_tokens(&generator).map(|context| {
+        let limit = context.saturating_sub(config.max_new_tokens());
+        assay_data::Context { limit, tokens: &tokens }
+    });
+    let (data, problems) = project::load(loaded, fits)?;
     eprint!("{}", check::render(&problems));
     let Some(data) = data.filter(|_| check::errors(&problems) == 0) else {
         eprintln!(
@@ -134,8 +169,8 @@ fn prepare<'a>(loaded: &'a Loaded, ui: &'a Ui, store: Store) -> Result<Option<Be
         config,
         ui,
         store,
-        base_hash: decoder.file_hash().to_owned(),
-        decoder,
+        base_hash: hash,
+        generator,
         embedder,
         index,
         examples: None,
@@ -152,6 +187,29 @@ fn prepare<'a>(loaded: &'a Loaded, ui: &'a Ui, store: Store) -> Result<Option<Be
         RetrieveFrom::Examples => index_examples(&mut bench)?,
     }
     Ok(Some(bench))
+}
+
+/// Tokens that the base model takes, where they can be counted.
+fn context_tokens(generator: &Generator) -> Option<usize> {
+    match generator {
+        Generator::Local(decoder) => Some(decoder.config().context_length),
+        Generator::Remote(remote) => match &remote.budget {
+            PromptBudget::Tokenizer(_) => remote.context_tokens,
+            // A bound cannot say that something is too long.
+            PromptBudget::Bound => None,
+        },
+    }
+}
+
+fn input_tokens(generator: &Generator, item: &Item) -> usize {
+    let counted = match generator {
+        Generator::Local(decoder) => decoder.tokenizer().encode(&item.input).map(|t| t.len()),
+        Generator::Remote(remote) => {
+            remote.budget.count(&[Message::new(Role::User, item.input.clone())])
+        }
+    };
+    // An input that the tokenizer refuses is too long for every model.
+    counted.unwrap_or(usize::MAX)
 }
 
 fn read_schema(loaded: &Loaded) -> Result<Option<serde_json::Value>> {
@@ -291,7 +349,20 @@ impl Bench<'_> {
                 Some(Retriever::Examples(self.examples.clone().context("no examples")?))
             }
         };
-        Ok(Candidate::new(spec, self.decoder.clone(), adapter, retriever)?)
+        Ok(Candidate::new(spec, self.generator.clone(), adapter, retriever)?)
+    }
+
+    /// Whether the base model is behind a server.
+    pub(crate) fn is_remote(&self) -> bool {
+        matches!(self.generator, Generator::Remote(_))
+    }
+
+    /// The base model's weights, which training and the general suite need.
+    pub(crate) fn decoder(&self) -> Result<&Decoder> {
+        match &self.generator {
+            Generator::Local(decoder) => Ok(decoder),
+            Generator::Remote(remote) => bail!("{} is not on this machine", remote.model.spec()),
+        }
     }
 
     /// Dev items on which choices are made.
@@ -308,7 +379,10 @@ impl Bench<'_> {
         let metric = self.config.metric();
         let mut sum = 0.0;
         for (item, output) in items.iter().zip(outputs) {
-            let output = output.map_err(|e| anyhow!("{}: {e}", item.source))?;
+            let output = output.map_err(|e| match e.blame() {
+                Blame::Stopped => Interrupted.into(),
+                _ => anyhow!(e).context(item.source.to_string()),
+            })?;
             sum += self.one(item, &output, &metric)?;
         }
         Ok(sum / items.len().max(1) as f64)
@@ -327,4 +401,10 @@ impl Bench<'_> {
             ),
         }
     }
+}
+
+/// Whether an error is of the moment or of the server, and not of what was asked: then nothing follows from it.
+pub(crate) fn says_nothing(error: &anyhow::Error) -> bool {
+    error.is::<Interrupted>()
+        || error.downcast_ref::<CandidateError>().is_some_and(|e| e.blame() != Blame::Request)
 }

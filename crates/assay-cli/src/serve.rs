@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow};
-use assay_candidate::{CandidateError, Options, Request};
+use assay_candidate::{Blame, CandidateError, Options, Request};
 use assay_index::SearchMode;
 use assay_model::{ModelError, Sampling};
 use assay_serve::{
@@ -113,6 +113,11 @@ impl Service for Released {
             CandidateError::Model(ModelError::TooLong { tokens, limit }) => {
                 ServiceError::ContextTooLong { tokens, limit }
             }
+            CandidateError::Remote(e) if e.blame() == Blame::Request => {
+                ServiceError::Refused(e.to_string())
+            }
+            e @ CandidateError::RemoteSampling => ServiceError::Refused(e.to_string()),
+            CandidateError::Remote(e) => ServiceError::Upstream(e.to_string()),
             other => ServiceError::Internal(other.to_string()),
         })
     }

@@ -77,7 +77,7 @@ pub(crate) fn summary(
     summarize(pairs.iter().copied(), how)
 }
 
-fn latency(timed: &[(Timing, Usage)]) -> LatencyMs {
+fn latency(timed: &[(Timing, Option<Usage>)]) -> LatencyMs {
     let values = |of: fn(&Timing) -> f64| timed.iter().map(|(t, _)| of(t)).collect::<Vec<_>>();
     let part = |of: fn(&Timing) -> f64, p| percentile(&values(of), p);
     LatencyMs {
@@ -97,8 +97,9 @@ fn tokens(candidate: &Measured) -> Tokens {
     let sum = |of: fn(&Usage) -> usize| candidate.usage.iter().map(of).sum::<usize>() as f64;
     let (input, output) = (sum(|u| u.input_tokens), sum(|u| u.output_tokens));
     let n = candidate.usage.len() as f64;
-    let decode_s: f64 = candidate.timed.iter().map(|(t, _)| t.decode_ms).sum::<f64>() / 1_000.0;
-    let timed_output: usize = candidate.timed.iter().map(|(_, u)| u.output_tokens).sum();
+    let counted = || candidate.timed.iter().filter_map(|(t, u)| Some((t, u.as_ref()?)));
+    let decode_s: f64 = counted().map(|(t, _)| t.decode_ms).sum::<f64>() / 1_000.0;
+    let timed_output: usize = counted().map(|(_, u)| u.output_tokens).sum();
     Tokens {
         input_mean: (n > 0.0).then(|| input / n),
         output_mean: (n > 0.0).then(|| output / n),
@@ -108,8 +109,13 @@ fn tokens(candidate: &Measured) -> Tokens {
 
 fn cost(input: &DecisionInput, candidate: &Measured, latency: &LatencyMs, tokens: &Tokens) -> Cost {
     let prices = &input.prices;
-    let per_query_usd = match (latency.mean, tokens.input_mean, tokens.output_mean) {
-        (Some(ms), Some(read), Some(written)) => {
+    let retrieval: Vec<f64> = candidate.timed.iter().map(|(t, _)| t.retrieval_ms).collect();
+    let machine_ms = if candidate.paid_by_token { mean(&retrieval) } else { latency.mean };
+    let token_prices =
+        prices.input_usd_per_million_tokens.zip(prices.output_usd_per_million_tokens);
+    let is_priced = !candidate.paid_by_token || token_prices.is_some();
+    let per_query_usd = match (machine_ms, tokens.input_mean, tokens.output_mean) {
+        (Some(ms), Some(read), Some(written)) if is_priced => {
             Some(cost_per_query_usd(ms, read, written, prices))
         }
         _ => None,

@@ -2,7 +2,7 @@
 
 use crate::{Cost, Prices};
 
-/// US dollars for one answer: the machine for as long as it takes, plus the tokens.
+/// US dollars for one answer: the machine for as long as it takes, plus the tokens where they have a price.
 pub fn cost_per_query_usd(
     latency_ms: f64,
     input_tokens: f64,
@@ -10,8 +10,8 @@ pub fn cost_per_query_usd(
     prices: &Prices,
 ) -> f64 {
     machine_usd(latency_ms / 1_000.0, prices)
-        + input_tokens / 1e6 * prices.input_usd_per_million_tokens
-        + output_tokens / 1e6 * prices.output_usd_per_million_tokens
+        + input_tokens / 1e6 * prices.input_usd_per_million_tokens.unwrap_or(0.0)
+        + output_tokens / 1e6 * prices.output_usd_per_million_tokens.unwrap_or(0.0)
 }
 
 /// US dollars for the priced machine over so many seconds.

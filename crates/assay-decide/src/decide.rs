@@ -42,6 +42,7 @@ pub fn decide(input: &DecisionInput) -> Result<Decision, DecideError> {
         slices: slices::decide(input, &records),
         comparisons: pairs.iter().map(|p| p.record(input)).collect(),
         candidates: records,
+        skipped: input.skipped.clone(),
         prices: input.prices,
         inputs,
         times: input.times.clone(),

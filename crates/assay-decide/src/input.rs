@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use assay_stats::MetricSummary;
 use assay_types::{ItemId, Score, Task, Timing, Usage};
 
-use crate::{Inputs, Prices};
+use crate::{Inputs, Prices, SkippedCandidate};
 
 /// Everything that was measured and stated. Building one is the caller's part; deciding is [`crate::decide`]'s.
 #[derive(Clone, Debug, PartialEq)]
@@ -18,6 +18,8 @@ pub struct DecisionInput {
     pub items: Vec<TestItem>,
     /// The candidates, in the order of the report.
     pub candidates: Vec<Measured>,
+    /// Candidates that were asked for and could not be built, passed on to the record.
+    pub skipped: Vec<SkippedCandidate>,
     /// Sizes of the data.
     pub facts: Facts,
     /// What the project file says about the use.
@@ -42,6 +44,7 @@ impl DecisionInput {
             primary_metric: primary_metric.to_owned(),
             items: Vec::new(),
             candidates: Vec::new(),
+            skipped: Vec::new(),
             facts: Facts::default(),
             stated: Stated::default(),
             prices: Prices::default(),
@@ -73,10 +76,13 @@ pub struct Measured {
     pub scores: BTreeMap<String, BTreeMap<ItemId, Score>>,
     /// Metrics that are no mean over items, such as macro-F1, summarised by the caller.
     pub summaries: BTreeMap<String, MetricSummary>,
-    /// One per answer that was made alone, as a user would wait for it, with its tokens.
-    pub timed: Vec<(Timing, Usage)>,
-    /// One per answer.
+    /// One per answer that was made alone, as a user would wait for it, with its tokens where they are known.
+    pub timed: Vec<(Timing, Option<Usage>)>,
+    /// One per answer whose tokens are known.
     pub usage: Vec<Usage>,
+    /// Whether the model is rented by the token: then only retrieval takes time of the priced machine, and without prices
+    /// of tokens the cost is unknown.
+    pub paid_by_token: bool,
     /// Whether it needs an index to be kept up.
     pub uses_retrieval: bool,
     /// Whether it needs trained weights.

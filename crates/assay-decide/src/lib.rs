@@ -68,5 +68,6 @@ pub use input::{
 pub use record::{
     CandidateRecord, Comparison, ConstraintRecord, ConstraintValue, Cost, Decision, EpochRecord,
     EvidenceSource, FlowStep, General, Inputs, LatencyMs, Outcome, Prices, ReportData, ReportItem,
-    ReportOutput, SCHEMA_VERSION, SliceDecision, SliceRecord, Tokens, TrainingHistory,
+    ReportOutput, SCHEMA_VERSION, SkippedCandidate, SliceDecision, SliceRecord, Tokens,
+    TrainingHistory,
 };

@@ -34,6 +34,9 @@ pub struct Decision {
     pub flips: Vec<String>,
     /// Every candidate, in the order of the input.
     pub candidates: Vec<CandidateRecord>,
+    /// Candidates that were asked for and could not be built, with the reason.
+    #[serde(default)]
+    pub skipped: Vec<SkippedCandidate>,
     /// Every pair of candidates on the primary metric.
     pub comparisons: Vec<Comparison>,
     /// The questions an engineer would ask, each with its evidence.
@@ -114,6 +117,15 @@ pub struct CandidateRecord {
     pub notes: Vec<String>,
 }
 
+/// A candidate that was asked for and not measured.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SkippedCandidate {
+    /// Its name.
+    pub name: String,
+    /// Why it could not be built, a clause.
+    pub reason: String,
+}
+
 /// Percentiles (nearest rank) of the time per answer made alone, in milliseconds; `None` without timings.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct LatencyMs {
@@ -151,7 +163,7 @@ pub struct Tokens {
 /// What a candidate costs, in US dollars.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Cost {
-    /// One answer: hardware time plus tokens.
+    /// One answer: hardware time plus tokens; of a model that is rented by the token, the time of retrieval plus tokens.
     pub per_query_usd: Option<f64>,
     /// Measured training time on the priced hardware; 0 for a candidate that is not trained.
     pub training_usd: Option<f64>,
@@ -305,10 +317,10 @@ pub struct Prices {
     pub hardware_usd_per_hour: f64,
     /// One labelled row.
     pub label_usd: f64,
-    /// A million prompt tokens, where the model is rented by the token.
-    pub input_usd_per_million_tokens: f64,
+    /// A million prompt tokens, where the model is rented by the token; `None` if that is not stated.
+    pub input_usd_per_million_tokens: Option<f64>,
     /// A million generated tokens.
-    pub output_usd_per_million_tokens: f64,
+    pub output_usd_per_million_tokens: Option<f64>,
 }
 
 /// What the decision was made from.

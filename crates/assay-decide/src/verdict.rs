@@ -192,6 +192,9 @@ impl Findings<'_> {
                 bars.few_clusters
             ));
         }
+        for skipped in &self.input.skipped {
+            warnings.push(format!("`{}` was skipped: {}.", skipped.name, skipped.reason));
+        }
         for record in self.records {
             let m = &record.metrics[&self.input.primary_metric];
             if m.failed > 0 {

@@ -26,6 +26,8 @@ mod sampling;
 mod score;
 mod train;
 
+pub(crate) use load::text_of;
+
 pub use generate::{GenerateRequest, Generation};
 pub use sampling::{Sampling, TokenLogProbs};
 pub use score::{Continuation, LogLikelihood};

@@ -35,6 +35,7 @@ mod error;
 mod fetch;
 mod gguf;
 mod peft;
+mod prompt;
 mod quant;
 mod rng;
 mod shards;
@@ -57,5 +58,6 @@ pub use fetch::{
     Attempt, FetchConfig, FetchError, Progress, ResolvedModel, SourceError, resolve, resolve_entry,
 };
 pub use peft::AdapterError;
+pub use prompt::PromptCounter;
 pub use template::ChatTemplate;
 pub use tokenizer::{TokenStream, Tokenizer};

@@ -514,8 +514,8 @@ fn prices(data: &ReportData) -> Vec<String> {
     let shown = [
         (p.hardware_usd_per_hour, "per hour of the machine"),
         (p.label_usd, "per label"),
-        (p.input_usd_per_million_tokens, "per million tokens in"),
-        (p.output_usd_per_million_tokens, "per million tokens out"),
+        (p.input_usd_per_million_tokens.unwrap_or(0.0), "per million tokens in"),
+        (p.output_usd_per_million_tokens.unwrap_or(0.0), "per million tokens out"),
     ];
     let priced = shown.iter().filter(|(price, _)| *price > 0.0);
     priced.map(|(price, of)| format!("{} {of}", usd(*price))).collect()

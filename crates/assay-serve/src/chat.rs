@@ -80,8 +80,8 @@ fn start(
             let usage = output.usage;
             tracing::info!(
                 model = request.model,
-                input_tokens = usage.input_tokens,
-                output_tokens = usage.output_tokens,
+                input_tokens = usage.map(|u| u.input_tokens),
+                output_tokens = usage.map(|u| u.output_tokens),
                 retrieval_ms = output.timing.retrieval_ms,
                 prefill_ms = output.timing.prefill_ms,
                 decode_ms = output.timing.decode_ms,

@@ -77,6 +77,18 @@ impl From<ServiceError> for ApiError {
                 code: Some("unsupported"),
                 ..ApiError::new(StatusCode::BAD_REQUEST, error.to_string())
             },
+            ServiceError::Refused(_) => ApiError {
+                code: Some("refused_by_model"),
+                ..ApiError::new(StatusCode::BAD_REQUEST, error.to_string())
+            },
+            ServiceError::Upstream(reason) => {
+                tracing::error!(%reason, "the model's server failed");
+                let message = "the model's own server failed; the log says why";
+                ApiError {
+                    code: Some("upstream"),
+                    ..ApiError::new(StatusCode::BAD_GATEWAY, message)
+                }
+            }
             ServiceError::Internal(reason) => {
                 tracing::error!(%reason, "request failed");
                 ApiError::internal()

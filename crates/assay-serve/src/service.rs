@@ -147,6 +147,12 @@ pub enum ServiceError {
     /// The schema of the answer cannot be used.
     #[error("{0}")]
     BadSchema(String),
+    /// The model's own server refuses the conversation; its words go to the client.
+    #[error("the model refuses the request: {0}")]
+    Refused(String),
+    /// The model's own server fails or cannot be reached; the text goes to the log and not to the client.
+    #[error("{0}")]
+    Upstream(String),
     /// A failure on our side; the text goes to the log and not to the client.
     #[error("{0}")]
     Internal(String),

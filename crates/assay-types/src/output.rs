@@ -58,7 +58,7 @@ impl Timing {
     }
 }
 
-/// Tokens of one answer, counted by the served model's own tokenizer.
+/// Tokens of one answer, counted by the served model's own tokenizer; of a remote model, with the tries that were lost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Usage {
     /// Prompt, template included.
@@ -102,8 +102,8 @@ pub struct Output {
     pub finish: FinishReason,
     /// Where the time went.
     pub timing: Timing,
-    /// Tokens in and out.
-    pub usage: Usage,
+    /// Tokens in and out; `None` where the server of a remote model does not tell.
+    pub usage: Option<Usage>,
     /// How likely each generated token was, the stop token excepted; empty unless asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub log_probs: Vec<ChosenToken>,

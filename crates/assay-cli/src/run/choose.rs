@@ -187,8 +187,8 @@ fn best(bench: &Bench<'_>, step: &str, variants: Vec<(String, CandidateSpec)>) -
         let candidate = bench.candidate(spec.clone(), None)?;
         match bench.mean_on(&candidate, probe) {
             Ok(mean) => tried.push((what.clone(), mean, spec)),
-            Err(e) if variants.len() > 1 => {
-                bench.ui.note(&format!("{step}: {what} left out: {e}"));
+            Err(e) if variants.len() > 1 && !super::says_nothing(&e) => {
+                bench.ui.note(&format!("{step}: {what} left out: {e:#}"));
             }
             Err(e) => return Err(e),
         }

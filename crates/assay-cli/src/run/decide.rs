@@ -7,13 +7,15 @@ use std::process::ExitCode;
 use anyhow::Result;
 use assay_decide::{
     Constraints, Decision, DecisionInput, EpochRecord, Facts, GeneralAnswers, Inputs, Prices,
-    ReportData, ReportItem, ReportOutput, Rule, Stated, TestItem, TrainingHistory,
+    ReportData, ReportItem, ReportOutput, Rule, SkippedCandidate, Stated, TestItem,
+    TrainingHistory,
 };
 use assay_eval::{Labelled, Resampling, answer_text, macro_f1, match_label};
 use assay_types::{Item, Output, Score, Task, Timing, Usage};
 
 use super::evaluate::Answered;
 use super::{Bench, Measured, release};
+use crate::base;
 
 /// Items that the report shows: half of them the hardest, half the ones that candidates differ on most.
 const REPORT_ITEMS: usize = 40;
@@ -22,7 +24,8 @@ const REPORT_ITEMS: usize = 40;
 pub(crate) fn decide(
     bench: &Bench<'_>,
     measured: &[Measured],
-    base_general: &[bool],
+    skipped: Vec<SkippedCandidate>,
+    base_general: Option<&[bool]>,
 ) -> Result<ExitCode> {
     let metric = bench.config.metric();
     let input = DecisionInput {
@@ -39,6 +42,7 @@ pub(crate) fn decide(
             })
             .collect(),
         candidates: measured.iter().map(|m| candidate(bench, m, base_general)).collect(),
+        skipped,
         facts: Facts {
             train_labels: bench.data.train.len(),
             dev_labels: bench.data.dev.len(),
@@ -92,7 +96,11 @@ fn say(bench: &Bench<'_>, decision: &Decision, changed: bool) {
     });
 }
 
-fn candidate(bench: &Bench<'_>, m: &Measured, base_general: &[bool]) -> assay_decide::Measured {
+fn candidate(
+    bench: &Bench<'_>,
+    m: &Measured,
+    base_general: Option<&[bool]>,
+) -> assay_decide::Measured {
     let mut scores: BTreeMap<String, BTreeMap<_, Score>> = BTreeMap::new();
     let mut outputs: Vec<&Output> = Vec::new();
     for item in &bench.data.test {
@@ -111,13 +119,43 @@ fn candidate(bench: &Bench<'_>, m: &Measured, base_general: &[bool]) -> assay_de
         scores,
         summaries,
         timed: m.answers.values().filter_map(timed).collect(),
-        usage: outputs.iter().map(|o| o.usage).collect(),
+        usage: outputs.iter().filter_map(|o| o.usage).collect(),
+        paid_by_token: bench.is_remote(),
         uses_retrieval: m.spec.retrieval.is_some(),
         uses_training: m.spec.adapter.is_some(),
         training_seconds: m.training.as_ref().map(|t| t.seconds),
-        general: Some(GeneralAnswers { before: base_general.to_vec(), after: m.general.clone() }),
-        notes: m.notes.clone(),
+        general: base_general.zip(m.general.as_ref()).map(|(before, after)| GeneralAnswers {
+            before: before.to_vec(),
+            after: after.clone(),
+        }),
+        notes: m.notes.iter().cloned().chain(remote_notes(bench, &outputs)).collect(),
     }
+}
+
+/// What a reader must know about the figures of a model behind a server.
+fn remote_notes(bench: &Bench<'_>, outputs: &[&Output]) -> Vec<String> {
+    let mut notes = Vec::new();
+    if !bench.is_remote() {
+        return notes;
+    }
+    notes.push(
+        "The general suite was skipped: it needs log-probabilities of given texts, which a chat server does not offer."
+            .to_owned(),
+    );
+    let known = outputs.iter().filter(|o| o.usage.is_some()).count();
+    if known < outputs.len() {
+        notes.push(format!(
+            "Tokens are known for {known} of {} answers (the server sent no count, or a try was lost): token and cost \
+             figures are means of these.",
+            outputs.len()
+        ));
+    }
+    if bench.config.model.price.is_none() {
+        notes.push(
+            "Costs are unknown: the project file states no prices in [model.price].".to_owned(),
+        );
+    }
+    notes
 }
 
 fn output<'a>(m: &'a Measured, item: &Item) -> Result<&'a Output, &'a str> {
@@ -125,7 +163,7 @@ fn output<'a>(m: &'a Measured, item: &Item) -> Result<&'a Output, &'a str> {
 }
 
 /// What a user would have waited and got, where that was measured.
-fn timed(answered: &Answered) -> Option<(Timing, Usage)> {
+fn timed(answered: &Answered) -> Option<(Timing, Option<Usage>)> {
     match answered {
         Answered::Alone(output) => Some((output.timing, output.usage)),
         Answered::Batched(_) | Answered::Failed(_) => None,
@@ -172,11 +210,12 @@ fn stated(bench: &Bench<'_>) -> Stated {
 
 fn prices(bench: &Bench<'_>) -> Prices {
     let p = &bench.config.prices;
+    let tokens = bench.config.model.price;
     Prices {
         hardware_usd_per_hour: p.hardware_usd_per_hour,
         label_usd: p.label_usd,
-        input_usd_per_million_tokens: p.input_usd_per_million_tokens,
-        output_usd_per_million_tokens: p.output_usd_per_million_tokens,
+        input_usd_per_million_tokens: tokens.map(|t| t.input_per_million),
+        output_usd_per_million_tokens: tokens.map(|t| t.output_per_million),
     }
 }
 
@@ -203,7 +242,9 @@ fn rule(bench: &Bench<'_>) -> Rule {
 
 fn inputs(bench: &Bench<'_>) -> Inputs {
     let mut hashes: BTreeMap<String, String> = bench.data.hashes.iter().cloned().collect();
-    hashes.insert("base model (sha256)".into(), bench.base_hash.clone());
+    let base =
+        if bench.is_remote() { "base model (name and settings)" } else { "base model (sha256)" };
+    hashes.insert(base.into(), bench.base_hash.clone());
     hashes.insert("embedder".into(), bench.embedder.id().to_owned());
     hashes.insert("retrieval context".into(), bench.context_hash.clone());
     hashes.insert("configuration".into(), assay_store::hash_json(bench.config));
@@ -224,6 +265,11 @@ fn inputs(bench: &Bench<'_>) -> Inputs {
         ("bootstrap samples", d.bootstrap_samples.to_string()),
         ("version", env!("CARGO_PKG_VERSION").to_owned()),
     ];
+    let mut settings: BTreeMap<String, String> =
+        settings.map(|(k, v)| (k.to_owned(), v)).into_iter().collect();
+    if bench.is_remote() {
+        settings.insert("prompts are counted by".to_owned(), base::budget(bench.config));
+    }
     Inputs {
         hashes,
         seeds: ["split", "shots", "training", "statistics"]
@@ -231,7 +277,7 @@ fn inputs(bench: &Bench<'_>) -> Inputs {
             .into_iter()
             .collect(),
         counts: counts.map(|(k, v)| (k.to_owned(), v)).into_iter().collect(),
-        settings: settings.map(|(k, v)| (k.to_owned(), v)).into_iter().collect(),
+        settings,
     }
 }
 
@@ -341,30 +387,51 @@ fn history(m: &Measured) -> Option<TrainingHistory> {
 
 fn method_notes(bench: &Bench<'_>) -> Vec<String> {
     let t = &bench.config.training;
-    vec![
-        format!(
-            "All candidates answer the same {} test items, one at a time and greedily, on the same machine; test items \
-             were used for nothing else. Choices were made on {} of the {} dev items.",
-            bench.data.test.len(),
-            bench.dev_probe().len(),
-            bench.data.dev.len()
-        ),
-        format!(
-            "The base model is {}; what tuning starts from is its dequantised weights. Tuned candidates: LoRA on all \
+    let base = &bench.config.model.base;
+    let mut notes = vec![format!(
+        "All candidates answer the same {} test items, greedily, on the same {}; test items were used for nothing else. \
+         Choices were made on {} of the {} dev items.",
+        bench.data.test.len(),
+        if bench.is_remote() { "server" } else { "machine" },
+        bench.dev_probe().len(),
+        bench.data.dev.len()
+    )];
+    if bench.is_remote() {
+        notes.push(format!(
+            "The base model is {base}, asked at temperature 0 with a fixed seed; whether that makes its answers repeatable is \
+             the server's affair. The answers are stored, so deciding again does not ask again. Prompts were kept within \
+             their budget by {}.",
+            base::budget(bench.config)
+        ));
+    } else {
+        notes.push(format!(
+            "The base model is {base}; what tuning starts from is its dequantised weights. Tuned candidates: LoRA on all \
              linear layers, rank {}, α {}, learning rate {}, {} epochs at most, batch {}, loss on the answer only; \
              the epoch that is best on dev is used. Both have the same rows and the same budget.",
-            bench.config.model.base, t.rank, t.alpha, t.learning_rate, t.epochs, t.batch_size
-        ),
-        "The hybrid is trained in the fashion of RAFT (arXiv 2403.10131): retrieved context with hard distractors from \
-         the same retriever; where the golden chunk is left out, it learns to decline."
-            .to_owned(),
+            t.rank, t.alpha, t.learning_rate, t.epochs, t.batch_size
+        ));
+        notes.push(
+            "The hybrid is trained in the fashion of RAFT (arXiv 2403.10131): retrieved context with hard distractors from \
+             the same retriever; where the golden chunk is left out, it learns to decline."
+                .to_owned(),
+        );
+    }
+    notes.push(
         "Retrieval is BM25 and exact vector search with score fusion. A citation is released only if its quote is a span \
          of the stored source."
             .to_owned(),
+    );
+    notes.push(if bench.is_remote() {
+        "Latencies are wall time of single streamed questions, the network, waits and repeated tries included; the time to \
+         the first text counts as the prompt's. Costs are the tokens of all tries at the prices in [model.price], and \
+         retrieval at the price of the hardware."
+            .to_owned()
+    } else {
         "Latencies are wall time on this machine with nothing else asked of it by this program, split into retrieval, \
          prompt and answer. Costs are that time at the price of the hardware in assay.toml."
-            .to_owned(),
-    ]
+            .to_owned()
+    });
+    notes
 }
 
 /// Writes a file in one step; whether it changed.

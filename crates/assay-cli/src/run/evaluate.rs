@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use anyhow::{Result, bail};
-use assay_candidate::{Candidate, Options, Request};
+use assay_candidate::{Blame, Candidate, CandidateError, Options, Request};
 use assay_eval::GeneralItem;
 use assay_model::{Adapter, Continuation};
 use assay_store::StepKey;
@@ -12,7 +12,7 @@ use assay_types::{Item, Output, Score};
 use serde::{Deserialize, Serialize};
 
 use super::Bench;
-use crate::interrupt;
+use crate::interrupt::{self, Interrupted};
 
 /// Version of this step: raise it when outputs change.
 const VERSION: u32 = 4;
@@ -78,8 +78,14 @@ pub(crate) fn answers(
         .enumerate()
         .filter(|(_, item)| !done.contains_key(&item.id.0))
         .partition(|(i, _)| sample.contains(i));
-    let mut file = |item: &Item, answered: Answered| -> Result<()> {
-        bench.store.put_item(&key, &item.id.0, &answered)?;
+    let mut passing = 0;
+    let mut file = |item: &Item, answered: Settled| -> Result<()> {
+        if let Settled::ForGood(answered) = &answered {
+            bench.store.put_item(&key, &item.id.0, answered)?;
+        } else {
+            passing += 1;
+        }
+        let (Settled::ForGood(answered) | Settled::ForNow(answered)) = answered;
         done.insert(item.id.0.clone(), answered);
         step.tick(done.len() as u64);
         Ok(())
@@ -89,19 +95,47 @@ pub(crate) fn answers(
         let request = Request::new(&item.input);
         let output =
             candidate.answer(&request, &Options::default(), &mut |_| ControlFlow::Continue(()));
-        file(item, output.map_or_else(|e| Answered::Failed(e.to_string()), Answered::Alone))?;
+        file(item, settle(output, Answered::Alone)?)?;
     }
     for items in batched.chunks(BATCH) {
         interrupt::check()?;
         let requests: Vec<_> = items.iter().map(|(_, item)| Request::new(&item.input)).collect();
         let outputs = candidate.answer_batch(&requests)?;
-        for ((_, item), output) in items.iter().zip(outputs) {
-            file(item, output.map_or_else(|e| Answered::Failed(e.to_string()), Answered::Batched))?;
-        }
+        // What a server did answer is filed also if it was given up in between.
+        let filed: Vec<Result<()>> = items
+            .iter()
+            .zip(outputs)
+            .map(|((_, item), output)| file(item, settle(output, Answered::Batched)?))
+            .collect();
+        filed.into_iter().collect::<Result<()>>()?;
     }
     let failed = done.values().filter(|a| a.output().is_err()).count();
     step.done(&format!("{} answers, {failed} failed", done.len()));
+    if passing > 0 {
+        bench.ui.note(&format!(
+            "{passing} of them for reasons that may pass: `assay run` asks these again"
+        ));
+    }
     Ok(done)
+}
+
+/// What became of one item, and whether that is worth filing.
+enum Settled {
+    ForGood(Answered),
+    /// A failure of the moment: the next run tries again.
+    ForNow(Answered),
+}
+
+fn settle(output: Result<Output, CandidateError>, how: fn(Output) -> Answered) -> Result<Settled> {
+    match output {
+        Ok(output) => Ok(Settled::ForGood(how(output))),
+        Err(e) => match e.blame() {
+            Blame::Request => Ok(Settled::ForGood(Answered::Failed(e.to_string()))),
+            Blame::Moment => Ok(Settled::ForNow(Answered::Failed(e.to_string()))),
+            Blame::Stopped => Err(Interrupted.into()),
+            Blame::Server => Err(e.into()),
+        },
+    }
 }
 
 /// Positions of the items that are timed, spread evenly over `n`.
@@ -140,7 +174,8 @@ pub(crate) fn general(
 }
 
 fn score(bench: &Bench<'_>, items: &[GeneralItem], adapter: Option<&Adapter>) -> Result<Vec<bool>> {
-    let tokenizer = bench.decoder.tokenizer();
+    let decoder = bench.decoder()?;
+    let tokenizer = decoder.tokenizer();
     let mut rows = Vec::new();
     for item in items {
         let context = tokenizer.encode(&item.context)?;
@@ -152,7 +187,7 @@ fn score(bench: &Bench<'_>, items: &[GeneralItem], adapter: Option<&Adapter>) ->
             });
         }
     }
-    let found = bench.decoder.log_likelihoods(&rows, adapter)?;
+    let found = decoder.log_likelihoods(&rows, adapter)?;
     let mut at = 0;
     items
         .iter()

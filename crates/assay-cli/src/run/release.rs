@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, bail};
 use assay_candidate::{
-    Candidate, CandidateSpec, EncoderEmbedder, ExampleIndex, RetrieveFrom, Retriever, Shot,
+    Candidate, CandidateSpec, EncoderEmbedder, ExampleIndex, Generator, RetrieveFrom, Retriever,
+    Shot,
 };
 use assay_index::{Embed, Index};
 use assay_model::{Adapter, Encoder, Precision};
@@ -14,6 +15,7 @@ use assay_store::{ReleaseManifest, Store};
 use serde::{Deserialize, Serialize};
 
 use super::Bench;
+use crate::base::{self, Patience};
 use crate::config::Loaded;
 use crate::model;
 
@@ -96,11 +98,14 @@ pub(crate) fn open(loaded: &Loaded, candidate: Option<&str>) -> Result<Opened> {
         .with_context(|| format!("release {} was written by another version", release.id))?;
     let part = |name: &str| release.manifest.parts.get(name).map(String::as_str);
 
-    let decoder = model::open_decoder(&settings.base, Precision::Bf16)?;
-    same("base model", part("base_model"), decoder.file_hash())?;
+    let base = base::open(loaded, &settings.base, Patience::Serve)?;
+    same("base model", part("base_model"), &base.hash)?;
     let embedder = open_embedder(&settings.embedder)?;
     let adapter = match &settings.spec.adapter {
         Some(folder) => {
+            let Generator::Local(decoder) = &base.generator else {
+                bail!("release {} has an adapter and a base model that is not here", release.id);
+            };
             let adapter = Adapter::load_peft(&dir.join(folder), decoder.config())?;
             decoder.check_adapter(&adapter)?;
             Some(Arc::new(adapter))
@@ -135,7 +140,7 @@ pub(crate) fn open(loaded: &Loaded, candidate: Option<&str>) -> Result<Opened> {
     };
     Ok(Opened {
         id: release.id.0.clone(),
-        candidate: Candidate::new(settings.spec, decoder, adapter, retriever)?,
+        candidate: Candidate::new(settings.spec, base.generator, adapter, retriever)?,
         embedder,
         index,
         made_ms: release.made_ms,

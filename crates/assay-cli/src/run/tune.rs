@@ -68,13 +68,14 @@ pub(crate) fn tune(bench: &Bench<'_>, spec: &CandidateSpec) -> Result<Tuned> {
             .with_context(|| format!("{key}: the adapter is there but not its summary"))?;
         bench.ui.fresh(&label, &describe(&summary));
         let dir = bench.store.dir_for(&key).join(ADAPTER);
-        let adapter = Adapter::load_peft(&dir, bench.decoder.config())?;
+        let adapter = Adapter::load_peft(&dir, bench.decoder()?.config())?;
         return Ok(Tuned { adapter: Arc::new(adapter), folder, summary });
     }
 
+    let decoder = bench.decoder()?;
     let limit = bench.config.training.max_tokens;
-    let train = assay_train::prepare(&bench.decoder, &train, limit, BadRows::Skip)?;
-    let dev = assay_train::prepare(&bench.decoder, &dev, limit, BadRows::Skip)?;
+    let train = assay_train::prepare(decoder, &train, limit, BadRows::Skip)?;
+    let dev = assay_train::prepare(decoder, &dev, limit, BadRows::Skip)?;
     let skipped: Vec<String> =
         train.skipped.iter().chain(&dev.skipped).map(ToString::to_string).collect();
     if let Some(first) = skipped.first() {
@@ -88,7 +89,7 @@ pub(crate) fn tune(bench: &Bench<'_>, spec: &CandidateSpec) -> Result<Tuned> {
     let work = bench.store.work_dir(&key)?;
     let checkpoints = Checkpoints { dir: work.join("checkpoints"), every: CHECKPOINT_EVERY };
     let trainer = Trainer {
-        decoder: &bench.decoder,
+        decoder,
         config: &config,
         train: &train.examples,
         dev: &dev.examples,
@@ -136,7 +137,7 @@ pub(crate) fn tune(bench: &Bench<'_>, spec: &CandidateSpec) -> Result<Tuned> {
     let dir = bench.store.commit_dir(&key)?;
     step.done(&describe(&summary));
     // What is used now is what a second run will load.
-    let adapter = Adapter::load_peft(&dir.join(ADAPTER), bench.decoder.config())?;
+    let adapter = Adapter::load_peft(&dir.join(ADAPTER), decoder.config())?;
     Ok(Tuned { adapter: Arc::new(adapter), folder, summary })
 }
 

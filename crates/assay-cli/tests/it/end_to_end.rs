@@ -36,7 +36,7 @@ const FACTS: [(&str, &str, &str); 12] = [
 ];
 
 /// A tiny project over the real models, or `None` where they are not at hand.
-fn project() -> Option<tempfile::TempDir> {
+pub(crate) fn project() -> Option<tempfile::TempDir> {
     let (base, embedder) = (assay_testkit::smollm()?, assay_testkit::model("all-minilm-l6-v2")?);
     let toml = format!(
         "[project]\nname = \"lamps\"\ntask = \"qa\"\n[data]\ndev_fraction = 0.3\n\
@@ -61,13 +61,13 @@ fn project() -> Option<tempfile::TempDir> {
     Some(folder(&files))
 }
 
-fn run(dir: &Path, args: &[&str]) -> Ran {
+pub(crate) fn run(dir: &Path, args: &[&str]) -> Ran {
     let ran = super::run(dir, args);
     assert_eq!(ran.code, Some(0), "{args:?}: {}{}", ran.stdout, ran.stderr);
     ran
 }
 
-fn decision(dir: &Path) -> Decision {
+pub(crate) fn decision(dir: &Path) -> Decision {
     let text = fs_err::read_to_string(dir.join("decision.json")).expect("decision.json");
     serde_json::from_str(&text).expect("a decision")
 }

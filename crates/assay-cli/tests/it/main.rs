@@ -3,6 +3,7 @@
 mod bad_input;
 mod end_to_end;
 mod project;
+mod remote;
 
 use std::path::Path;
 use std::process::{Command, Output};

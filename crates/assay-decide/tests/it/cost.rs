@@ -19,8 +19,8 @@ fn a_query_costs_machine_time_and_tokens() {
     let prices = Prices {
         hardware_usd_per_hour: 3.6,
         label_usd: 0.5,
-        input_usd_per_million_tokens: 2.0,
-        output_usd_per_million_tokens: 10.0,
+        input_usd_per_million_tokens: Some(2.0),
+        output_usd_per_million_tokens: Some(10.0),
     };
     let usd = cost_per_query_usd(500.0, 1_000.0, 100.0, &prices);
     assert!((usd - (0.0005 + 0.002 + 0.001)).abs() < 1e-15);
@@ -52,4 +52,40 @@ fn training_is_repaid_against_the_best_candidate_without_it() {
     assert_eq!(rag.latency_ms.p50, Some(8.0 + 40.0 + 404.0));
     assert_eq!(rag.latency_ms.retrieval_p95, Some(8.0));
     assert!((prompt.tokens.output_per_s.unwrap() - 24.0 / 0.2045).abs() < 1e-9);
+}
+
+#[test]
+fn a_model_rented_by_the_token_costs_its_tokens_and_the_time_of_retrieval() {
+    let mut rag = timed(candidate("rag", 120, |_| 1.0), 400.0, 0.0);
+    rag.paid_by_token = true;
+    let mut rented = input(120, vec![rag]);
+    rented.prices.hardware_usd_per_hour = 3.6;
+    let cost = |input: &DecisionInput| decide(input).unwrap().candidates[0].cost.per_query_usd;
+    assert_eq!(cost(&rented), None, "tokens without a price");
+
+    rented.prices.input_usd_per_million_tokens = Some(2.0);
+    rented.prices.output_usd_per_million_tokens = Some(10.0);
+    let expected = 0.008 * 0.001 + 900.0 * 2e-6 + 24.0 * 10e-6;
+    assert!((cost(&rented).unwrap() - expected).abs() < 1e-12);
+
+    // Some tokens unknown: the mean of the known ones. None known: no cost, rather than one of 0.
+    rented.candidates[0].usage.truncate(7);
+    assert!((cost(&rented).unwrap() - expected).abs() < 1e-12);
+    rented.candidates[0].usage.clear();
+    assert_eq!(cost(&rented), None);
+}
+
+#[test]
+fn a_skipped_candidate_stands_in_record_and_warnings() {
+    let mut without = input(120, vec![candidate("prompt", 120, |_| 1.0)]);
+    let tuned =
+        SkippedCandidate { name: "tuned".into(), reason: "its weights are elsewhere".into() };
+    without.skipped.push(tuned.clone());
+    let decision = decide(&without).unwrap();
+    assert_eq!(decision.skipped, [tuned]);
+    assert!(
+        decision.warnings.contains(&"`tuned` was skipped: its weights are elsewhere.".to_owned())
+    );
+    let plain: Decision = serde_json::from_str(&serde_json::to_string(&decision).unwrap()).unwrap();
+    assert_eq!(plain, decision);
 }

@@ -51,7 +51,7 @@ pub(crate) fn timed(mut candidate: Measured, decode_ms: f64, training_hours: f64
         prefill_ms: 40.0,
         decode_ms: decode_ms + (i % 10) as f64,
     };
-    candidate.timed = (0..n).map(|i| (timing(i), usage)).collect();
+    candidate.timed = (0..n).map(|i| (timing(i), Some(usage))).collect();
     candidate.usage = vec![usage; n];
     candidate.training_seconds = candidate.uses_training.then_some(training_hours * 3_600.0);
     candidate

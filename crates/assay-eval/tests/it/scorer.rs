@@ -20,7 +20,7 @@ pub(crate) fn output(text: &str, documents: &[&str]) -> Output {
         abstained: false,
         finish: FinishReason::Stop,
         timing: Timing::default(),
-        usage: Usage::default(),
+        usage: None,
         log_probs: Vec::new(),
     }
 }

@@ -107,8 +107,7 @@ impl Family {
 }
 
 pub(super) fn load(path: &Path, precision: Precision) -> Result<Inner, ModelError> {
-    let Checkpoint { config, rope_factors, tokenizer, template, weights } =
-        if path.is_dir() { hugging_face::open(path)? } else { gguf::open(path)? };
+    let Checkpoint { config, rope_factors, tokenizer, template, weights } = open(path)?;
     let source = &*weights;
     source.check_names(&parts(&config, source.has(Part::Head)))?;
     let (weights, file_hash) = rayon::join(|| pack(source, &config, precision), || source.hash());
@@ -128,6 +127,16 @@ pub(super) fn load(path: &Path, precision: Precision) -> Result<Inner, ModelErro
         engine: Engine::new(&config),
         config,
     })
+}
+
+fn open(path: &Path) -> Result<Checkpoint, ModelError> {
+    if path.is_dir() { hugging_face::open(path) } else { gguf::open(path) }
+}
+
+/// What a model's files say about text, and their hash; its weights are not packed.
+pub(crate) fn text_of(path: &Path) -> Result<(Tokenizer, ChatTemplate, String), ModelError> {
+    let Checkpoint { tokenizer, template, weights, .. } = open(path)?;
+    Ok((tokenizer, template, weights.hash()?))
 }
 
 /// All tensors of a model.

@@ -424,6 +424,7 @@ pub(crate) fn decided() -> ReportData {
                 "rag, if documents change more often than training can be repeated.".into(),
             ],
             candidates,
+            skipped: Vec::new(),
             comparisons: vec![
                 comparison("rag", "hybrid", -0.158, 0.061, 0.0001, 0.0005),
                 comparison("hybrid", "tuned", 0.427, 0.066, 0.0001, 0.0006),

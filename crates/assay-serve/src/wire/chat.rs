@@ -275,7 +275,8 @@ pub(crate) struct Completion {
     header: Header,
     object: &'static str,
     choices: [WholeChoice; 1],
-    usage: TokenUsage,
+    /// Null where a remote model does not tell.
+    usage: Option<TokenUsage>,
 }
 
 #[derive(Serialize)]
@@ -306,7 +307,7 @@ impl Completion {
             logprobs,
             finish_reason: finish_reason(output.finish),
         };
-        let usage = output.usage.into();
+        let usage = output.usage.map(TokenUsage::from);
         Completion { header, object: "chat.completion", choices: [choice], usage }
     }
 }
@@ -420,10 +421,10 @@ impl Chunks {
         let mut last = self.chunk(Delta::default(), Some(finish_reason(output.finish)));
         last.choices[0].logprobs = LogProbs::of(output);
         chunks.push(last);
-        if self.include_usage {
+        if let Some(usage) = output.usage.filter(|_| self.include_usage) {
             chunks.push(Chunk {
                 choices: Vec::new(),
-                usage: Some(Some(output.usage.into())),
+                usage: Some(Some(usage.into())),
                 ..self.chunk(Delta::default(), None)
             });
         }

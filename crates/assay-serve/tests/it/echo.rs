@@ -103,7 +103,7 @@ impl Service for Echo {
             Some(top) => pieces.iter().map(|piece| chosen(piece, top)).collect(),
             None => Vec::new(),
         };
-        let usage = Usage { input_tokens: 7, output_tokens: pieces.len() };
+        let usage = Some(Usage { input_tokens: 7, output_tokens: pieces.len() });
         let finish = match request.options.max_new_tokens {
             Some(1) => FinishReason::Length,
             _ => FinishReason::Stop,
