@@ -98,12 +98,12 @@ pub(crate) fn tune(bench: &Bench<'_>, spec: &CandidateSpec) -> Result<Tuned> {
     let step = bench.ui.step(&label, 1);
     let probe = bench.dev_probe();
     // Training needs the memory, and no prompt is read again by the same weights.
-    bench.decoder.forget_prompts();
+    decoder.forget_prompts();
     let mut metric = |adapter: &Adapter| {
         let spec = CandidateSpec { adapter: Some("in training".to_owned()), ..spec.clone() };
         let candidate = bench.candidate(spec, Some(Arc::new(adapter.clone())))?;
         let mean = bench.mean_on(&candidate, probe)?;
-        bench.decoder.forget_prompts();
+        decoder.forget_prompts();
         Ok(mean)
     };
     let trained = trainer.train(Some(&mut metric), &mut |p| {

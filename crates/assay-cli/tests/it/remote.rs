@@ -41,8 +41,13 @@ impl Service for Plain {
         let tokens = self.decoder.prompt_tokens(&request.messages).map_err(internal)?;
         let input_tokens = tokens.len();
         let max_new_tokens = max_new_tokens.expect("a limit");
-        let asked =
-            GenerateRequest { tokens, max_new_tokens, sampling: Sampling::GREEDY, stop: vec![] };
+        let asked = GenerateRequest {
+            tokens,
+            max_new_tokens,
+            sampling: Sampling::GREEDY,
+            stop: vec![],
+            log_probs: None,
+        };
         let silent = &mut |_: usize, _: u32| ControlFlow::Continue(());
         let made = self.decoder.generate(&[asked], None, silent).map_err(internal)?.remove(0);
         for piece in made.text.split_inclusive(' ') {
@@ -57,6 +62,7 @@ impl Service for Plain {
             finish: made.finish,
             timing: Timing::default(),
             usage: Some(Usage { input_tokens, output_tokens: made.tokens.len() }),
+            log_probs: vec![],
         })
     }
 
