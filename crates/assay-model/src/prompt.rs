@@ -37,8 +37,12 @@ impl PromptCounter {
     pub fn open(path: &Path) -> Result<Self, ModelError> {
         if path.extension().is_some_and(|e| e == "json") {
             let bytes = fs_err::read(path)?;
-            let tokenizer = tokenizers::Tokenizer::from_bytes(&bytes)
-                .map_err(|e| ModelError::Tokenizer(format!("{}: {e}", path.display())))?;
+            let refuse =
+                |e: tokenizers::Error| ModelError::Tokenizer(format!("{}: {e}", path.display()));
+            let mut tokenizer = tokenizers::Tokenizer::from_bytes(&bytes).map_err(refuse)?;
+            // Some files pad or cut what they encode; a count does neither.
+            tokenizer.with_padding(None);
+            tokenizer.with_truncation(None).map_err(refuse)?;
             let id = crate::fetch::hex(Sha256::digest(&bytes));
             return Ok(PromptCounter { kind: Kind::Json(Box::new(tokenizer)), id });
         }
