@@ -24,7 +24,7 @@ pub struct PromptCounter {
 #[derive(Debug)]
 enum Kind {
     /// With its template: exact.
-    Model(Box<Tokenizer>, ChatTemplate),
+    Model(Box<(Tokenizer, ChatTemplate)>),
     /// Without: the contents exactly, their surroundings at most.
     Json(Box<tokenizers::Tokenizer>),
 }
@@ -47,7 +47,7 @@ impl PromptCounter {
             return Ok(PromptCounter { kind: Kind::Json(Box::new(tokenizer)), id });
         }
         let (tokenizer, template, id) = text_of(path)?;
-        Ok(PromptCounter { kind: Kind::Model(Box::new(tokenizer), template), id })
+        Ok(PromptCounter { kind: Kind::Model(Box::new((tokenizer, template))), id })
     }
 
     /// SHA-256 of the file, in hex.
@@ -62,7 +62,8 @@ impl PromptCounter {
     /// [`ModelError::NoTemplate`], [`ModelError::Template`], [`ModelError::Tokenizer`].
     pub fn count(&self, messages: &[Message]) -> Result<usize, ModelError> {
         match &self.kind {
-            Kind::Model(tokenizer, template) => {
+            Kind::Model(text) => {
+                let (tokenizer, template) = &**text;
                 let tokens = tokenizer.encode(&template.render(messages, true)?)?;
                 let bos = tokenizer.bos().filter(|_| tokenizer.adds_bos());
                 Ok(tokens.len() + usize::from(bos.is_some() && tokens.first() != bos.as_ref()))
