@@ -4,7 +4,7 @@
 //!     cargo xtask ci       all that must pass before a change lands
 //!     cargo xtask demo     examples/helpdesk from nothing to report.html
 //!     cargo xtask bench peers [train compiled generate embed]
-//!                          this machine's figures beside those of other tools, as ratios
+//!                          figures of this machine beside those of other tools, as ratios
 //!
 //! Every step is an ordinary command, printed before it runs, so that it can be repeated by hand.
 
