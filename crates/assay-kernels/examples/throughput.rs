@@ -149,7 +149,8 @@ fn attention() {
     let (t, w) = (1024, 384);
     let (q, mut out) = (values(t * w), vec![0.0; t * w]);
     let segments: Vec<usize> = (0..=8).map(|i| i * 128).collect();
-    let s = seconds(|| attention_bidirectional(&q, &q, &q, &segments, 12, 32, 0.18, &mut out));
+    let s =
+        seconds(|| attention_bidirectional(&q, &q, &q, &segments, 12, 32, 0.18, None, &mut out));
     println!("  attention bidirectional 8 x 128, 12 heads of 32: {:.2} ms", s * 1e3);
 }
 

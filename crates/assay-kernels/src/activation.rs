@@ -4,9 +4,13 @@ use rayon::prelude::*;
 
 use crate::dispatch::{Path, kernel};
 use crate::simd::{LANES, Vector};
+use crate::team;
 
 /// Values per parallel task, a multiple of `row`: enough to pay for the thread.
 pub(crate) fn task_len(row: usize) -> usize {
+    if team::alone() {
+        return usize::MAX / row * row;
+    }
     (1usize << 15).div_ceil(row) * row
 }
 
@@ -186,6 +190,36 @@ kernel! {
     }
 }
 
+/// GELU in its tanh form, in place: [`Gate::GeluTanh`] without a second factor, called `gelu_new` and
+/// `gelu_pytorch_tanh` in model files.
+pub fn gelu_tanh(x: &mut [f32]) {
+    let path = Path::current();
+    x.par_chunks_mut(task_len(LANES)).for_each(|x| {
+        // SAFETY: the path is available.
+        unsafe { gelu_tanh_kernel(path, x) };
+    });
+}
+
+kernel! {
+    fn gelu_tanh_kernel<V>(x: &mut [f32]) {
+        unsafe {
+            let (a, b) = Gate::GeluTanh.coefficients();
+            let u = (V::splat(a), V::splat(b));
+            let whole = x.len() / LANES * LANES;
+            let n = x.len() - whole;
+            let x = x.as_mut_ptr();
+            for i in (0..whole).step_by(LANES) {
+                let g = V::load(x.add(i));
+                g.mul(sigmoid_and_slope(g, u).0).store(x.add(i));
+            }
+            if n > 0 {
+                let g = V::load_partial(x.add(whole), n);
+                g.mul(sigmoid_and_slope(g, u).0).store_partial(x.add(whole), n);
+            }
+        }
+    }
+}
+
 /// Softmax over each row of `cols` values, in place. A row whose maximum is `-inf` becomes zeros.
 ///
 /// # Panics
@@ -246,6 +280,25 @@ kernel! {
                 sum = sum.add(V::load_partial(x, n));
             }
             sum.sum()
+        }
+    }
+}
+
+kernel! {
+    /// `x = x * factor + y`, where `y` is as long as `x`.
+    fn scale_add_row<V>(x: &mut [f32], factor: f32, y: &[f32]) {
+        unsafe {
+            let whole = x.len() / LANES * LANES;
+            let n = x.len() - whole;
+            let (x, y, factor) = (x.as_mut_ptr(), y.as_ptr(), V::splat(factor));
+            for i in (0..whole).step_by(LANES) {
+                V::load(x.add(i)).mul_add(factor, V::load(y.add(i))).store(x.add(i));
+            }
+            if n > 0 {
+                let (x, y) = (x.add(whole), y.add(whole));
+                let sum = V::load_partial(x, n).mul_add(factor, V::load_partial(y, n));
+                sum.store_partial(x, n);
+            }
         }
     }
 }

@@ -92,7 +92,7 @@ pub fn attention_forward(
     let t = check(q, k, v, segments, heads);
     assert_eq!(out.len(), q.len(), "attention: output length");
     assert_eq!(lse.len(), t * heads.heads, "attention: lse length");
-    packed_forward(q, k, v, segments, heads, scores, true, out, Some(lse));
+    packed_forward(q, k, v, segments, heads, scores, true, None, out, Some(lse));
 }
 
 /// Backward of [`attention_forward`]; `dq`, `dk`, `dv` are overwritten.
@@ -151,11 +151,30 @@ pub fn attention_backward(
     });
 }
 
+/// What the distance of a key from a query adds to their score, after the scale: MPNet's and T5's
+/// relative positions (Raffel et al. 2020).
+#[derive(Debug, Clone, Copy)]
+pub struct PositionBias<'a> {
+    /// `[heads, 2 * reach - 1]`: the value for key `j` and query `i` of a segment stands at
+    /// `j + reach - 1 - i`.
+    pub values: &'a [f32],
+    /// Longest segment.
+    pub reach: usize,
+}
+
+impl<'a> PositionBias<'a> {
+    /// Values of one head.
+    fn head(self, head: usize) -> &'a [f32] {
+        let len = 2 * self.reach - 1;
+        &self.values[head * len..][..len]
+    }
+}
+
 /// Attention of every token to every token of its segment: an encoder's. Shapes as
 /// [`attention_forward`] with `kv_heads == heads`.
 ///
 /// # Panics
-/// When a length does not match its shape.
+/// When a length does not match its shape, or a segment is longer than the reach of the bias.
 pub fn attention_bidirectional(
     q: &[f32],
     k: &[f32],
@@ -164,13 +183,20 @@ pub fn attention_bidirectional(
     heads: usize,
     head_dim: usize,
     scale: f32,
+    bias: Option<PositionBias<'_>>,
     out: &mut [f32],
 ) {
     let heads = Heads { heads, kv_heads: heads, head_dim };
     check(q, k, v, segments, heads);
+    if let Some(bias) = bias {
+        let longest = segments.windows(2).map(|s| s[1] - s[0]).max().unwrap_or(0);
+        assert!(longest <= bias.reach, "attention: a segment beyond the reach of the bias");
+        let len = (2 * bias.reach).saturating_sub(1);
+        assert_eq!(bias.values.len(), heads.heads * len, "attention: bias length");
+    }
     assert_eq!(out.len(), q.len(), "attention: output length");
     let scores = Scores { scale, window: None };
-    packed_forward(q, k, v, segments, heads, scores, false, out, None);
+    packed_forward(q, k, v, segments, heads, scores, false, bias, out, None);
 }
 
 /// Causal attention of `n` new tokens to a cache that ends with them.
@@ -234,6 +260,7 @@ pub fn attention_decode(sequences: &mut [CachedQuery<'_>], heads: Heads, scores:
                     heads,
                     scores,
                     causal: true,
+                    bias: None,
                     kv_head,
                     first,
                     queries: QUERY_BLOCK.min(n - first),
@@ -313,6 +340,7 @@ fn packed_forward(
     heads: Heads,
     scores: Scores,
     causal: bool,
+    bias: Option<PositionBias<'_>>,
     out: &mut [f32],
     lse: Option<&mut [f32]>,
 ) {
@@ -328,6 +356,7 @@ fn packed_forward(
                     heads,
                     scores,
                     causal,
+                    bias: bias.map(|bias| bias.head(kv_head)),
                     kv_head,
                     first,
                     queries: QUERY_BLOCK.min(keys - first),
@@ -341,7 +370,7 @@ fn packed_forward(
             }));
         }
     }
-    tasks.into_par_iter().with_max_len(1).for_each(|(task, start)| {
+    let run = |(task, start): (Forward<'_>, usize)| {
         // SAFETY: tasks differ in segment, query or head, so they write disjoint parts of the
         // outputs, whose lengths were checked.
         unsafe {
@@ -349,7 +378,12 @@ fn packed_forward(
             let lse = lse.map(|lse| lse.get().add(start * heads.heads));
             tiles::forward(path, &task, out, lse);
         }
-    });
+    };
+    if team::alone() {
+        tasks.into_iter().for_each(run);
+    } else {
+        tasks.into_par_iter().with_max_len(1).for_each(run);
+    }
 }
 
 fn check(q: &[f32], k: &[f32], v: &[f32], segments: &[usize], heads: Heads) -> usize {

@@ -46,10 +46,10 @@ mod simd;
 mod team;
 mod tile;
 
-pub use activation::{Gate, gate_mul, gate_mul_backward, gelu, softmax_rows};
+pub use activation::{Gate, gate_mul, gate_mul_backward, gelu, gelu_tanh, softmax_rows};
 pub use attention::{
-    CACHE_BLOCK, CachedQuery, Heads, Scores, attention_backward, attention_bidirectional,
-    attention_cached, attention_decode, attention_forward, attention_step,
+    CACHE_BLOCK, CachedQuery, Heads, PositionBias, Scores, attention_backward,
+    attention_bidirectional, attention_cached, attention_decode, attention_forward, attention_step,
 };
 pub use dispatch::dispatch;
 #[doc(hidden)]
@@ -61,3 +61,4 @@ pub use optim::{AdamW, adamw_step, sum_of_squares};
 pub use packed::{PackedMatrix, Precision};
 pub use quant::{QuantFormat, QuantMatrix, QuantRow, quant_matmul};
 pub use rope::{Rope, RopeTable, rope, rope_backward};
+pub use team::on_one_thread;

@@ -6,6 +6,9 @@ use crate::activation::task_len;
 use crate::dispatch::{Path, kernel};
 use crate::simd::LANES;
 
+/// Values of one partial sum. Fixed, since it decides the order of the sums.
+const SUM_LEN: usize = 1 << 15;
+
 /// Hyper-parameters of one AdamW step.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct AdamW {
@@ -90,7 +93,7 @@ kernel! {
 /// Sum of squares, in `f64`, in a fixed order whatever the number of threads.
 pub fn sum_of_squares(x: &[f32]) -> f64 {
     let parts: Vec<f64> = x
-        .par_chunks(task_len(LANES))
+        .par_chunks(SUM_LEN)
         .map(|x| {
             let (blocks, rest) = x.as_chunks::<LANES>();
             let mut lanes = [0.0f64; LANES];

@@ -143,6 +143,13 @@ pub fn gelu(x: &mut [f32]) {
     }
 }
 
+pub fn gelu_tanh(x: &mut [f32]) {
+    for v in x {
+        let u = (2.0 / std::f32::consts::PI).sqrt() * (*v + 0.044_715 * v.powi(3));
+        *v = 0.5 * *v * (1.0 + u.tanh());
+    }
+}
+
 pub fn softmax_rows(x: &mut [f32], cols: usize) {
     for row in x.chunks_mut(cols.max(1)) {
         let max = row.iter().copied().fold(f32::NEG_INFINITY, f32::max);

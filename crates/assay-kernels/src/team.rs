@@ -6,7 +6,7 @@
 //! caller is itself part of a job) does its work alone, so threads are never oversubscribed and nothing
 //! waits for a lock.
 
-use std::cell::UnsafeCell;
+use std::cell::{Cell, UnsafeCell};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::thread::Thread;
@@ -52,6 +52,29 @@ static TEAM: Team = Team {
     panicked: AtomicBool::new(false),
 };
 
+thread_local! {
+    static ALONE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `f` with every kernel on the calling thread only: for callers whose own tasks already fill the
+/// threads. The results are the same bits.
+pub fn on_one_thread<R>(f: impl FnOnce() -> R) -> R {
+    /// Goes back to what was before, also when `f` panics.
+    struct Restore(bool);
+    impl Drop for Restore {
+        fn drop(&mut self) {
+            ALONE.set(self.0);
+        }
+    }
+    let _restore = Restore(ALONE.replace(true));
+    f()
+}
+
+/// Whether the kernels of this thread compute on it alone.
+pub(crate) fn alone() -> bool {
+    ALONE.get()
+}
+
 /// Calls `task` with each of `0..tasks`, on all threads of the current rayon pool's number, in any
 /// order. Returns when all are done.
 ///
@@ -59,7 +82,7 @@ static TEAM: Team = Team {
 /// When a task does.
 pub(crate) fn for_each(tasks: usize, task: impl Fn(usize) + Sync) {
     let threads = rayon::current_num_threads();
-    if tasks <= 1 || threads == 1 || TEAM.taken.swap(true, Ordering::Acquire) {
+    if tasks <= 1 || threads == 1 || alone() || TEAM.taken.swap(true, Ordering::Acquire) {
         return (0..tasks).for_each(task);
     }
     let helpers = TEAM.helpers.get_or_init(|| (1..threads).filter_map(|_| start()).collect());

@@ -52,7 +52,7 @@ pub use config::{DecoderConfig, Module, SlidingWindow};
 pub use decoder::{
     Continuation, Decoder, GenerateRequest, Generation, LogLikelihood, Sampling, TokenLogProbs,
 };
-pub use encoder::{Encoder, EncoderError};
+pub use encoder::{CrossEncoder, Encoder, EncoderError, Prefixes};
 pub use error::ModelError;
 pub use fetch::{
     Attempt, FetchConfig, FetchError, Progress, ResolvedModel, SourceError, resolve, resolve_entry,

@@ -6,7 +6,7 @@
 use std::ops::Range;
 
 use super::{Heads, QUERY_BLOCK, Scores};
-use crate::activation::{exp_row, max_row, scale_row};
+use crate::activation::{exp_row, max_row, scale_add_row, scale_row};
 use crate::dispatch::{Path, kernel};
 use crate::gemm::dot_kernel;
 use crate::operand::{left, left_transposed, multiply, right, right_transposed, scratch_len};
@@ -39,6 +39,8 @@ pub(super) struct Forward<'a> {
     pub(super) heads: Heads,
     pub(super) scores: Scores,
     pub(super) causal: bool,
+    /// One key head, one query head: the values of a [`PositionBias`](super::PositionBias).
+    pub(super) bias: Option<&'a [f32]>,
     pub(super) kv_head: usize,
     /// First query of the block, in `q`.
     pub(super) first: usize,
@@ -64,6 +66,11 @@ impl Forward<'_> {
     fn visible(&self, i: usize) -> Range<usize> {
         let end = if self.causal { self.past + self.first + i + 1 } else { self.keys };
         self.scores.first_seen(end)..end
+    }
+
+    /// Bias of query `i` of the block for the keys from `start` on.
+    fn bias(&self, i: usize, start: usize) -> Option<&[f32]> {
+        self.bias.map(|bias| &bias[bias.len() / 2 + start - (self.first + i)..])
     }
 }
 
@@ -108,7 +115,8 @@ pub(super) unsafe fn forward(path: Path, b: &Forward<'_>, out: *mut f32, lse: Op
                         let scores = &mut scores[i * KEY_BLOCK..][..len];
                         let sums = &mut sums[row * padded..][..padded];
                         let state = (&mut max[row], &mut total[row]);
-                        online_softmax(path, scores, visible, b.scores.scale, sums, state);
+                        let (scale, bias) = (b.scores.scale, b.bias(row % b.queries, start));
+                        online_softmax(path, scores, visible, scale, bias, sums, state);
                     }
                     let p = left(path, scores, KEY_BLOCK, (product_rows, len), left_scratch);
                     let c = (sums[first * padded..].as_mut_ptr(), padded);
@@ -151,16 +159,20 @@ unsafe fn online_softmax(
     scores: &mut [f32],
     visible: Range<usize>,
     scale: f32,
+    bias: Option<&[f32]>,
     sums: &mut [f32],
     (max, total): (&mut f32, &mut f32),
 ) {
-    let seen = mask(scores, visible);
+    let seen = mask(scores, visible.clone());
     if seen.is_empty() {
         return;
     }
     // SAFETY: the path is available.
     unsafe {
-        scale_row(path, seen, scale);
+        match bias {
+            Some(bias) => scale_add_row(path, seen, scale, &bias[visible]),
+            None => scale_row(path, seen, scale),
+        }
         let new = max_row(path, seen).max(*max);
         if new > *max {
             let correction = (*max - new).exp();

@@ -1,8 +1,9 @@
 //! Norms, rotary embedding, activations, softmax and the optimiser.
 
 use assay_kernels::{
-    AdamW, Gate, Rope, RopeTable, adamw_step, gate_mul, gate_mul_backward, gelu, layer_norm,
-    reference, rms_norm, rms_norm_backward, rope, rope_backward, softmax_rows, sum_of_squares,
+    AdamW, Gate, Rope, RopeTable, adamw_step, gate_mul, gate_mul_backward, gelu, gelu_tanh,
+    layer_norm, reference, rms_norm, rms_norm_backward, rope, rope_backward, softmax_rows,
+    sum_of_squares,
 };
 use proptest::prelude::*;
 
@@ -44,18 +45,21 @@ proptest! {
     ) {
         let gate: Vec<f32> = values(len, 1).iter().map(|v| v * spread).collect();
         let (up, dy) = (values(len, 2), values(len, 3));
-        let mut want = [vec![0.0; len], vec![0.0; len], vec![0.0; len], gate.clone()];
+        let mut want = [vec![0.0; len], vec![0.0; len], vec![0.0; len], gate.clone(), gate.clone()];
         let mut got = want.clone();
-        let [y, dg, du, g] = &mut want;
+        let [y, dg, du, g, t] = &mut want;
         reference::gate_mul(kind, &gate, &up, y);
         reference::gate_mul_backward(kind, &dy, &gate, &up, dg, du);
         reference::gelu(g);
+        reference::gelu_tanh(t);
         on_every_path(|_| {
-            let [y, dg, du, g] = &mut got;
+            let [y, dg, du, g, t] = &mut got;
             gate_mul(kind, &gate, &up, y);
             gate_mul_backward(kind, &dy, &gate, &up, dg, du);
             g.copy_from_slice(&gate);
             gelu(g);
+            t.copy_from_slice(&gate);
+            gelu_tanh(t);
             for (got, want) in got.iter().zip(&want) {
                 assert_close(got, want, 2e-6, "activation");
             }

@@ -1,8 +1,9 @@
 //! Attention over packed documents and caches.
 
 use assay_kernels::{
-    CACHE_BLOCK, CachedQuery, Heads, Scores, attention_backward, attention_bidirectional,
-    attention_cached, attention_decode, attention_forward, attention_step, reference,
+    CACHE_BLOCK, CachedQuery, Heads, PositionBias, Scores, attention_backward,
+    attention_bidirectional, attention_cached, attention_decode, attention_forward, attention_step,
+    reference,
 };
 use proptest::prelude::*;
 
@@ -84,8 +85,39 @@ fn check_bidirectional(case: &Case) {
     reference::attention(q, k, v, segments, *heads, ALL, false, &mut want, &mut lse);
     on_every_path(|_| {
         let mut out = vec![f32::NAN; q.len()];
-        attention_bidirectional(q, k, v, segments, heads.heads, heads.head_dim, SCALE, &mut out);
+        let (n, d) = (heads.heads, heads.head_dim);
+        attention_bidirectional(q, k, v, segments, n, d, SCALE, None, &mut out);
         assert_close(&out, &want, 2e-5, "bidirectional attention");
+    });
+}
+
+/// The reference is the definition, written out.
+fn check_bias(case: &Case, reach: usize) {
+    let Case { heads, segments, q, k, v, .. } = case;
+    let (n, d) = (heads.heads, heads.head_dim);
+    let table: Vec<f32> = values(n * (2 * reach - 1), 5).iter().map(|b| 3.0 * b).collect();
+    let mut want = vec![0.0; q.len()];
+    for s in segments.windows(2) {
+        for (i, h) in (s[0]..s[1]).flat_map(|i| (0..n).map(move |h| (i, h))) {
+            let row = |x: &[f32], t: usize| x[(t * n + h) * d..][..d].to_vec();
+            let score = |j: usize| {
+                let dot: f32 = row(q, i).iter().zip(&row(k, j)).map(|(a, b)| a * b).sum();
+                dot * SCALE + table[h * (2 * reach - 1) + j + reach - 1 - i]
+            };
+            let weights: Vec<f32> = (s[0]..s[1]).map(|j| score(j).exp()).collect();
+            let total: f32 = weights.iter().sum();
+            for (j, weight) in (s[0]..s[1]).zip(weights) {
+                for (c, v) in row(v, j).iter().enumerate() {
+                    want[(i * n + h) * d + c] += weight / total * v;
+                }
+            }
+        }
+    }
+    on_every_path(|_| {
+        let mut out = vec![f32::NAN; q.len()];
+        let bias = Some(PositionBias { values: &table, reach });
+        attention_bidirectional(q, k, v, segments, n, d, SCALE, bias, &mut out);
+        assert_close(&out, &want, 2e-5, "attention with position bias");
     });
 }
 
@@ -102,6 +134,7 @@ proptest! {
         case_of.scores.window = Some(window);
         check(&case_of);
         check_bidirectional(&case(&lengths, kv_heads * group, 1, head_dim));
+        check_bias(&case(&lengths, kv_heads * group, 1, head_dim), 90);
     }
 }
 
@@ -114,6 +147,7 @@ fn long_documents() {
         check(&long);
     }
     check_bidirectional(&case(&[200, 1], 2, 1, 32));
+    check_bias(&case(&[200, 1], 2, 1, 32), 200);
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use assay_kernels::{
     Heads, PackedMatrix, Path, Precision, Scores, attention_backward, attention_forward, gemm,
-    linear_cross_entropy, matmul, rms_norm, sum_of_squares, with_path,
+    linear_cross_entropy, matmul, on_one_thread, rms_norm, sum_of_squares, with_path,
 };
 
 use crate::{assert_same_bits, on_every_path, values};
@@ -72,12 +72,16 @@ fn results(path: Path) -> Vec<Vec<f32>> {
 #[test]
 fn bits_do_not_depend_on_the_threads() {
     for &path in Path::available() {
-        let [one, three] = [1, 3].map(|threads| {
+        let pool = |threads| {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
-            pool.expect("a pool").install(|| results(path))
-        });
-        for (i, (one, three)) in one.iter().zip(&three).enumerate() {
+            pool.expect("a pool")
+        };
+        let one = pool(1).install(|| results(path));
+        let three = pool(3).install(|| results(path));
+        let alone = pool(3).install(|| on_one_thread(|| results(path)));
+        for (i, (one, (three, alone))) in one.iter().zip(three.iter().zip(&alone)).enumerate() {
             assert_same_bits(one, three, &format!("{path:?} result {i}"));
+            assert_same_bits(one, alone, &format!("{path:?} result {i} alone"));
         }
     }
 }

@@ -1,40 +1,57 @@
-//! What a `sentence-transformers` folder says about its model.
+//! What a model folder says about its transformer and tokenizer.
 
 use std::path::Path;
 
 use serde::Deserialize;
 
-use super::{EncoderError, Files};
+use super::error::{EncoderError, unsupported};
+use super::files::Files;
 
-/// How the states of a text become one vector.
+/// Architectures, which differ in names of tensors, positions and token types.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Pooling {
-    /// The mean of all tokens, special ones included.
-    Mean,
-    /// The state of the first token.
-    First,
+pub(super) enum Family {
+    /// Devlin et al. 2019.
+    Bert,
+    /// Liu et al. 2019; also XLM-R (Conneau et al. 2020).
+    Roberta,
+    /// Song et al. 2020: relative positions besides the absolute ones.
+    Mpnet,
 }
 
-/// Everything the encoder needs to know, checked.
+/// Between the two matrices of a feed-forward network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Activation {
+    Gelu,
+    GeluTanh,
+    Relu,
+}
+
+/// Everything the transformer needs to know, checked.
 #[derive(Debug)]
 pub(super) struct Config {
+    pub(super) family: Family,
     pub(super) vocabulary: usize,
     pub(super) hidden: usize,
     pub(super) inner: usize,
     pub(super) layers: usize,
     pub(super) heads: usize,
     pub(super) positions: usize,
+    /// Token types; 0 where the model has none.
     pub(super) types: usize,
+    /// The padding token of a model that counts positions from behind it; in others they start at 0.
+    pub(super) padding: Option<u32>,
     pub(super) eps: f32,
+    pub(super) activation: Activation,
     pub(super) max_tokens: usize,
     pub(super) lowercase: bool,
-    pub(super) pooling: Pooling,
-    pub(super) normalize: bool,
 }
+
+/// Buckets of MPNet's distances; its reference implementation uses this number whatever the file says.
+pub(super) const BUCKETS: usize = 32;
 
 /// `config.json`.
 #[derive(Deserialize)]
-struct BertJson {
+struct TransformerJson {
     model_type: String,
     vocab_size: usize,
     hidden_size: usize,
@@ -42,15 +59,12 @@ struct BertJson {
     num_hidden_layers: usize,
     num_attention_heads: usize,
     max_position_embeddings: usize,
-    type_vocab_size: usize,
+    type_vocab_size: Option<usize>,
+    pad_token_id: Option<u32>,
     layer_norm_eps: f32,
     hidden_act: String,
-    #[serde(default = "absolute")]
-    position_embedding_type: String,
-}
-
-fn absolute() -> String {
-    "absolute".into()
+    position_embedding_type: Option<String>,
+    relative_attention_num_buckets: Option<usize>,
 }
 
 /// `sentence_bert_config.json`.
@@ -61,129 +75,92 @@ struct SentenceJson {
     do_lower_case: bool,
 }
 
-/// One step of `modules.json`.
-#[derive(Deserialize)]
-struct ModuleJson {
-    path: String,
-    r#type: String,
-}
-
-/// `config.json` of the pooling module. Newer versions of the library write `pooling_mode`, older ones flags.
+/// `tokenizer_config.json`. A limit that nobody set is written as 1e30.
 #[derive(Default, Deserialize)]
-#[serde(default)]
-struct PoolingJson {
-    pooling_mode: Option<String>,
-    pooling_mode_cls_token: bool,
-    pooling_mode_mean_tokens: bool,
-    pooling_mode_max_tokens: bool,
-    pooling_mode_mean_sqrt_len_tokens: bool,
-    pooling_mode_weightedmean_tokens: bool,
-    pooling_mode_lasttoken: bool,
+struct TokenizerJson {
+    model_max_length: Option<f64>,
 }
 
 impl Config {
     pub(super) fn read(files: &mut Files<'_>) -> Result<Self, EncoderError> {
-        let Some(bert) = files.json::<BertJson>("config.json")? else {
-            // Reading it again gives the error that names the file.
-            return Err(files.read("config.json").err().unwrap_or_else(|| {
-                unsupported(files.dir, "config.json", "not a file".into(), "a file")
-            }));
+        let json: TransformerJson = files.json("config.json")?;
+        let path = files.dir.join("config.json");
+        let family = match json.model_type.as_str() {
+            "bert" => Family::Bert,
+            "roberta" | "xlm-roberta" | "camembert" => Family::Roberta,
+            "mpnet" => Family::Mpnet,
+            _ => {
+                let known = "bert, roberta, xlm-roberta, camembert, mpnet";
+                return Err(unsupported(&path, "model_type", json.model_type, known));
+            }
         };
-        check_bert(files.dir, &bert)?;
-        let sentence: SentenceJson = files.json("sentence_bert_config.json")?.unwrap_or_default();
-        let (pooling, normalize) = read_modules(files)?;
-        let positions = bert.max_position_embeddings;
+        let activation = match json.hidden_act.as_str() {
+            "gelu" => Activation::Gelu,
+            "gelu_new" | "gelu_pytorch_tanh" => Activation::GeluTanh,
+            "relu" => Activation::Relu,
+            _ => {
+                let known = "gelu, gelu_new, gelu_pytorch_tanh, relu";
+                return Err(unsupported(&path, "hidden_act", json.hidden_act, known));
+            }
+        };
+        check(&path, family, &json)?;
+        // The defaults are those of the families' configuration classes in transformers.
+        let padding = match family {
+            Family::Bert => None,
+            Family::Roberta => Some(json.pad_token_id.unwrap_or(1)),
+            Family::Mpnet => Some(1),
+        };
+        let types = match family {
+            Family::Bert | Family::Roberta => json.type_vocab_size.unwrap_or(2),
+            Family::Mpnet => 0,
+        };
+        let positions = json.max_position_embeddings;
+        let usable = positions.saturating_sub(padding.map_or(0, |pad| pad as usize + 1));
+        let sentence: SentenceJson =
+            files.json_if_any("sentence_bert_config.json")?.unwrap_or_default();
+        let limit = match sentence.max_seq_length {
+            Some(limit) => limit,
+            None => {
+                let tokenizer: TokenizerJson =
+                    files.json_if_any("tokenizer_config.json")?.unwrap_or_default();
+                tokenizer.model_max_length.map_or(usable, |limit| limit as usize)
+            }
+        };
         Ok(Config {
-            vocabulary: bert.vocab_size,
-            hidden: bert.hidden_size,
-            inner: bert.intermediate_size,
-            layers: bert.num_hidden_layers,
-            heads: bert.num_attention_heads,
+            family,
+            vocabulary: json.vocab_size,
+            hidden: json.hidden_size,
+            inner: json.intermediate_size,
+            layers: json.num_hidden_layers,
+            heads: json.num_attention_heads,
             positions,
-            types: bert.type_vocab_size,
-            eps: bert.layer_norm_eps,
-            max_tokens: sentence.max_seq_length.map_or(positions, |n| n.min(positions)),
+            types,
+            padding,
+            eps: json.layer_norm_eps,
+            activation,
+            max_tokens: limit.min(usable),
             lowercase: sentence.do_lower_case,
-            pooling,
-            normalize,
         })
     }
 }
 
-fn unsupported(
-    path: &Path,
-    key: &'static str,
-    got: String,
-    supported: &'static str,
-) -> EncoderError {
-    EncoderError::Unsupported { path: path.into(), key, got, supported }
-}
-
-fn check_bert(dir: &Path, bert: &BertJson) -> Result<(), EncoderError> {
-    let path = dir.join("config.json");
-    let texts = [
-        ("model_type", &bert.model_type, "bert"),
-        ("hidden_act", &bert.hidden_act, "gelu"),
-        ("position_embedding_type", &bert.position_embedding_type, "absolute"),
-    ];
-    for (key, got, supported) in texts {
-        if got != supported {
-            return Err(unsupported(&path, key, got.clone(), supported));
+fn check(path: &Path, family: Family, json: &TransformerJson) -> Result<(), EncoderError> {
+    if let Some(kind) = json.position_embedding_type.as_ref().filter(|kind| *kind != "absolute") {
+        return Err(unsupported(path, "position_embedding_type", kind, "absolute"));
+    }
+    let heads = json.num_attention_heads;
+    if heads == 0 || json.hidden_size == 0 || !json.hidden_size.is_multiple_of(heads) {
+        let known = "a divisor of hidden_size";
+        return Err(unsupported(path, "num_attention_heads", heads.to_string(), known));
+    }
+    if family != Family::Mpnet && json.type_vocab_size == Some(0) {
+        return Err(unsupported(path, "type_vocab_size", "0", "at least 1"));
+    }
+    match json.relative_attention_num_buckets {
+        Some(buckets) if family == Family::Mpnet && buckets != BUCKETS => {
+            let key = "relative_attention_num_buckets";
+            Err(unsupported(path, key, buckets.to_string(), "32"))
         }
-    }
-    let heads = bert.num_attention_heads;
-    if heads == 0 || bert.hidden_size == 0 || !bert.hidden_size.is_multiple_of(heads) {
-        return Err(unsupported(
-            &path,
-            "num_attention_heads",
-            heads.to_string(),
-            "a divisor of hidden_size",
-        ));
-    }
-    if bert.type_vocab_size == 0 {
-        return Err(unsupported(&path, "type_vocab_size", "0".into(), "at least 1"));
-    }
-    Ok(())
-}
-
-/// Transformer, then pooling, then perhaps normalisation: any other step is refused.
-fn read_modules(files: &mut Files<'_>) -> Result<(Pooling, bool), EncoderError> {
-    let Some(modules) = files.json::<Vec<ModuleJson>>("modules.json")? else {
-        return Ok((Pooling::Mean, false));
-    };
-    let path = files.dir.join("modules.json");
-    let (mut pooling, mut normalize) = (Pooling::Mean, false);
-    for module in modules {
-        // Class paths differ between versions of the library; the class name does not.
-        match module.r#type.rsplit('.').next().unwrap_or_default() {
-            "Transformer" if module.path.is_empty() => {}
-            "Pooling" => pooling = read_pooling(files, &module.path)?,
-            "Normalize" => normalize = true,
-            _ => {
-                let known = "Transformer at the top, Pooling, Normalize";
-                return Err(unsupported(&path, "type", module.r#type, known));
-            }
-        }
-    }
-    Ok((pooling, normalize))
-}
-
-fn read_pooling(files: &mut Files<'_>, module: &str) -> Result<Pooling, EncoderError> {
-    let name = format!("{module}/config.json");
-    let json: PoolingJson = files.json(&name)?.unwrap_or_default();
-    let flags = [
-        ("cls", json.pooling_mode_cls_token),
-        ("mean", json.pooling_mode_mean_tokens),
-        ("max", json.pooling_mode_max_tokens),
-        ("mean_sqrt_len_tokens", json.pooling_mode_mean_sqrt_len_tokens),
-        ("weightedmean", json.pooling_mode_weightedmean_tokens),
-        ("lasttoken", json.pooling_mode_lasttoken),
-    ];
-    let set: Vec<&str> = flags.iter().filter(|(_, on)| *on).map(|(mode, _)| *mode).collect();
-    let mode = json.pooling_mode.unwrap_or_else(|| set.join("+"));
-    match mode.as_str() {
-        "mean" => Ok(Pooling::Mean),
-        "cls" => Ok(Pooling::First),
-        _ => Err(unsupported(&files.dir.join(name), "pooling_mode", mode, "mean, cls")),
+        _ => Ok(()),
     }
 }

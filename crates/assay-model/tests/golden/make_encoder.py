@@ -1,7 +1,10 @@
 #!/usr/bin/env python3
-"""Writes encoder.json: vectors of all-MiniLM-L6-v2 as sentence-transformers computes them in f32 on the CPU.
+"""Writes vectors of a model as sentence-transformers computes them in f32 on the CPU.
 
-    HF_HUB_OFFLINE=1 make_encoder.py MODEL_FOLDER > encoder.json
+    HF_HUB_OFFLINE=1 make_encoder.py …/all-minilm-l6-v2 > encoder.json
+    HF_HUB_OFFLINE=1 make_encoder.py …/all-mpnet-base-v2 3 > mpnet.json
+
+The number is that of texts, from the longest on.
 
 Needs: sentence-transformers (6.2.0 was used), torch.
 """
@@ -29,12 +32,15 @@ TEXTS = [
 
 def main():
     model = SentenceTransformer(sys.argv[1], device="cpu")
-    vectors = model.encode(TEXTS, convert_to_numpy=True)
+    texts = TEXTS
+    if len(sys.argv) > 2:
+        texts = sorted(TEXTS, key=len)[-int(sys.argv[2]) :]
+    vectors = model.encode(texts, convert_to_numpy=True)
     # The whole length, cut nowhere: what `tokens` answers.
-    tokens = [len(model.tokenizer(t.strip(), truncation=False)["input_ids"]) for t in TEXTS]
+    tokens = [len(model.tokenizer(t.strip(), truncation=False)["input_ids"]) for t in texts]
     rows = [
         {"text": t, "tokens": n, "vector": [round(float(x), 6) for x in v]}
-        for t, n, v in zip(TEXTS, tokens, vectors)
+        for t, n, v in zip(texts, tokens, vectors)
     ]
     print("[\n" + ",\n".join(json.dumps(r, ensure_ascii=False) for r in rows) + "\n]")
 

@@ -1,4 +1,4 @@
-//! MiniLM against sentence-transformers (`tests/golden/make_encoder.py`), and what an encoder refuses.
+//! MiniLM and MPNet against sentence-transformers (`tests/golden/make_encoder.py`), and what an encoder refuses.
 
 use std::path::Path;
 use std::sync::OnceLock;
@@ -18,6 +18,10 @@ fn golden() -> Vec<Golden> {
     serde_json::from_str(include_str!("../golden/encoder.json")).unwrap()
 }
 
+fn golden_mpnet() -> Vec<Golden> {
+    serde_json::from_str(include_str!("../golden/mpnet.json")).unwrap()
+}
+
 /// Opened once for all tests of this file.
 fn minilm() -> Option<&'static Encoder> {
     static ENCODER: OnceLock<Option<Encoder>> = OnceLock::new();
@@ -35,11 +39,11 @@ fn cosine(a: &[f32], b: &[f32]) -> f64 {
 }
 
 #[track_caller]
-fn check_parity(encoder: &Encoder, at_least: f64) {
-    let golden = golden();
+fn check_parity(encoder: &Encoder, golden: &[Golden], at_least: f64) {
     let texts: Vec<&str> = golden.iter().map(|g| g.text.as_str()).collect();
     let vectors = encoder.embed(&texts).unwrap();
     for (g, vector) in golden.iter().zip(&vectors) {
+        assert_eq!(encoder.tokens(&g.text).unwrap(), g.tokens, "{:?}", g.text);
         let cosine = cosine(&g.vector, vector);
         assert!(cosine >= at_least, "cosine {cosine} for {:?}", g.text);
         let length = vector.iter().map(|v| v * v).sum::<f32>().sqrt();
@@ -51,16 +55,23 @@ fn check_parity(encoder: &Encoder, at_least: f64) {
 fn vectors_are_those_of_sentence_transformers() {
     let Some(encoder) = minilm() else { return };
     assert_eq!((encoder.dims(), encoder.max_tokens(), encoder.hash().len()), (384, 256, 64));
-    check_parity(encoder, 0.9999);
-    for g in golden() {
-        assert_eq!(encoder.tokens(&g.text).unwrap(), g.tokens, "{:?}", g.text);
-    }
+    check_parity(encoder, &golden(), 0.9999);
 }
 
 #[test]
 fn full_precision_is_nearer_still() {
     let Some(folder) = assay_testkit::model("all-minilm-l6-v2") else { return };
-    check_parity(&Encoder::open(&folder, Precision::F32).unwrap(), 0.999_99);
+    check_parity(&Encoder::open(&folder, Precision::F32).unwrap(), &golden(), 0.999_99);
+}
+
+#[test]
+fn mpnet_is_that_of_sentence_transformers() {
+    let Some(folder) = assay_testkit::optional_model("all-mpnet-base-v2") else { return };
+    for (precision, at_least) in [(Precision::Bf16, 0.9999), (Precision::F32, 0.999_99)] {
+        let encoder = Encoder::open(&folder, precision).unwrap();
+        assert_eq!((encoder.dims(), encoder.max_tokens()), (768, 384));
+        check_parity(&encoder, &golden_mpnet(), at_least);
+    }
 }
 
 #[test]
@@ -112,16 +123,24 @@ fn refuses_what_it_cannot_do_and_names_the_file() {
     let Some(folder) = assay_testkit::model("all-minilm-l6-v2") else { return };
     let weights = fs::read(folder.join("model.safetensors")).unwrap();
     let config = fs::read_to_string(folder.join("config.json")).unwrap();
-    let modules = br#"[{"path":"","type":"a.Transformer"},{"path":"2_Dense","type":"a.Dense"}]"#;
-    let wrong_type = config.replace(r#""model_type": "bert""#, r#""model_type": "mpnet""#);
+    let modules = br#"[{"path":"","type":"a.Transformer"},{"path":"2_Lstm","type":"a.LSTM"}]"#;
+    let wrong_type = config.replace(r#""model_type": "bert""#, r#""model_type": "deberta-v2""#);
     let wrong_size = config.replace("1536", "1535");
     let cases: [(&str, &[u8], &str); 7] = [
         ("model.safetensors", &weights[..1000], "model.safetensors: "),
         ("model.safetensors", &weights[..weights.len() - 1], "model.safetensors: "),
-        ("config.json", wrong_type.as_bytes(), "config.json: model_type is mpnet, supported: bert"),
+        (
+            "config.json",
+            wrong_type.as_bytes(),
+            "config.json: model_type is deberta-v2, supported: bert",
+        ),
         ("config.json", b"{", "config.json: EOF"),
-        ("modules.json", modules, "modules.json: type is a.Dense"),
-        ("1_Pooling/config.json", br#"{"pooling_mode":"max"}"#, "config.json: pooling_mode is max"),
+        ("modules.json", modules, "modules.json: type is a.LSTM"),
+        (
+            "1_Pooling/config.json",
+            br#"{"pooling_mode":"median"}"#,
+            "config.json: pooling_mode is median",
+        ),
         ("tokenizer.json", b"{}", "tokenizer.json: "),
     ];
     for (name, content, expected) in cases {

@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 
 mod decoding;
 mod encoder;
+mod encoder_families;
 mod families;
 mod fetch;
 mod golden;
