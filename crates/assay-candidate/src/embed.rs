@@ -34,4 +34,8 @@ impl Embed for EncoderEmbedder {
     fn embed(&self, texts: &[&str]) -> Result<Vec<Vec<f32>>, EmbedError> {
         self.0.embed(texts).map_err(EmbedError::new)
     }
+
+    fn embed_queries(&self, queries: &[&str]) -> Result<Vec<Vec<f32>>, EmbedError> {
+        self.0.embed_queries(queries).map_err(EmbedError::new)
+    }
 }

@@ -111,6 +111,10 @@ section!(Data {
 section!(Model {
     base: String = "smollm2-135m-instruct".into(),
     embedder: String = "all-minilm-l6-v2".into(),
+    /// Put before what is searched for; without one, the prompt that the embedder's files name.
+    query_prefix: Option<String> = None,
+    /// The same before documents.
+    document_prefix: Option<String> = None,
     remote: Remote = Remote::default(),
     /// What a model costs that is rented by the token; without one its costs are unknown.
     price: Option<Price> = None,

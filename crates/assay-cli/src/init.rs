@@ -84,6 +84,8 @@ task = "{task}"                      # qa | classify | extract | generate
 # base = "smollm2-135m-instruct"   # catalog name, hf:org/repo/file.gguf, a path,
                                    # or a server: openai:MODEL@http://127.0.0.1:8000/v1
 # embedder = "all-minilm-l6-v2"
+# query_prefix = "query: "         # else as the embedder's own files say; E5 needs both
+# document_prefix = "passage: "
 
 # [model.remote]                   # for a server
 # api_key_env = "OPENAI_API_KEY"   # the variable that holds the key, never the key

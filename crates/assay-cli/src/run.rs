@@ -157,7 +157,9 @@ fn prepare<'a>(loaded: &'a Loaded, ui: &'a Ui, store: Store) -> Result<Option<Be
         );
         return Ok(None);
     };
-    let embedder = release::open_embedder(&config.model.embedder)?;
+    let model = &config.model;
+    let prefixes = (model.query_prefix.as_deref(), model.document_prefix.as_deref());
+    let embedder = release::open_embedder(&model.embedder, prefixes.0, prefixes.1)?;
     let index = ingest(loaded, ui, embedder.clone())?;
     if index.is_none() && config.project.task == Task::Qa {
         bail!("{}: no document could be used", loaded.path(&config.data.documents).display());

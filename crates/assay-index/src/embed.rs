@@ -21,6 +21,15 @@ pub trait Embed: Send + Sync {
     /// # Errors
     /// When the model fails.
     fn embed(&self, texts: &[&str]) -> Result<Vec<Vec<f32>>, EmbedError>;
+
+    /// Vectors of what documents are searched with; otherwise as [`embed`](Self::embed), and the same unless
+    /// the model reads queries in another way than documents.
+    ///
+    /// # Errors
+    /// When the model fails.
+    fn embed_queries(&self, queries: &[&str]) -> Result<Vec<Vec<f32>>, EmbedError> {
+        self.embed(queries)
+    }
 }
 
 /// Why texts could not be embedded.
@@ -35,14 +44,14 @@ impl EmbedError {
     }
 }
 
-/// Embeds and checks what came back: one finite vector of the right length for each text.
-pub(crate) fn embed_checked(
+/// Checks what came back: one finite vector of the right length for each of `texts` texts.
+pub(crate) fn checked(
     embedder: &dyn Embed,
-    texts: &[&str],
+    texts: usize,
+    vectors: Vec<Vec<f32>>,
 ) -> Result<Vec<Vec<f32>>, EmbedError> {
-    let vectors = embedder.embed(texts)?;
-    if vectors.len() != texts.len() {
-        let (got, expected) = (vectors.len(), texts.len());
+    if vectors.len() != texts {
+        let (got, expected) = (vectors.len(), texts);
         return Err(EmbedError::new(format!("{got} vectors for {expected} texts")));
     }
     for vector in &vectors {

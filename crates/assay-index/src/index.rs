@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use fs_err as fs;
 
-use crate::embed::embed_checked;
+use crate::embed::checked;
 use crate::lexical::Lexical;
 use crate::record::{Record, StoredChunk};
 use crate::vectors::Vectors;
@@ -194,7 +194,8 @@ impl Index {
         let embedded = match mode {
             SearchMode::Bm25 => None,
             SearchMode::Hybrid | SearchMode::Vector => {
-                embed_checked(self.embedder.as_ref(), &[query])?.pop()
+                let embedder = self.embedder.as_ref();
+                checked(embedder, 1, embedder.embed_queries(&[query])?)?.pop()
             }
         };
         let embed_ms = if embedded.is_some() { milliseconds(began) } else { 0.0 };

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use assay_text::{Format, Parsed};
 use fs_err as fs;
 
-use crate::embed::embed_checked;
+use crate::embed::checked;
 use crate::index::{chunk_tokens, context, settings};
 use crate::record::{DocumentRow, EmbeddingKey, NewChunk, NewDocument};
 use crate::{Embed, Index, IndexError};
@@ -382,7 +382,8 @@ impl<'a> Run<'a> {
         let missing = std::mem::take(&mut self.missing);
         for batch in missing.chunks(BATCH) {
             let texts: Vec<&str> = batch.iter().map(|(_, text)| text.as_str()).collect();
-            let vectors = embed_checked(index.embedder.as_ref(), &texts)?;
+            let embedder = index.embedder.as_ref();
+            let vectors = checked(embedder, texts.len(), embedder.embed(&texts)?)?;
             let keys = batch.iter().map(|(key, _)| *key);
             index.record.put_embeddings(&keys.zip(vectors).collect::<Vec<_>>())?;
             self.report.embeddings_computed += batch.len();

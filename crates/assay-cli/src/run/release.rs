@@ -10,7 +10,7 @@ use assay_candidate::{
     Shot,
 };
 use assay_index::{Embed, Index};
-use assay_model::{Adapter, Encoder, Precision};
+use assay_model::{Adapter, Encoder, Precision, Prefixes};
 use assay_store::{ReleaseManifest, Store};
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +25,8 @@ pub(crate) struct Settings {
     pub(crate) spec: CandidateSpec,
     pub(crate) base: String,
     pub(crate) embedder: String,
+    pub(crate) query_prefix: Option<String>,
+    pub(crate) document_prefix: Option<String>,
     /// Folder of the example index, relative to the store.
     pub(crate) examples: Option<String>,
 }
@@ -47,10 +49,13 @@ pub(crate) fn file(
         parts.insert("context".to_owned(), bench.context_hash.clone());
     }
     let examples = spec.retrieval.is_some_and(|r| r.from == RetrieveFrom::Examples);
+    let model = &bench.config.model;
     let settings = Settings {
         spec: spec.clone(),
-        base: bench.config.model.base.clone(),
-        embedder: bench.config.model.embedder.clone(),
+        base: model.base.clone(),
+        embedder: model.embedder.clone(),
+        query_prefix: model.query_prefix.clone(),
+        document_prefix: model.document_prefix.clone(),
         examples: examples.then(|| bench.examples_folder.clone()).flatten(),
     };
     Ok(bench.store.create_release(&ReleaseManifest {
@@ -100,7 +105,11 @@ pub(crate) fn open(loaded: &Loaded, candidate: Option<&str>) -> Result<Opened> {
 
     let base = base::open(loaded, &settings.base, Patience::Serve)?;
     same("base model", part("base_model"), &base.hash)?;
-    let embedder = open_embedder(&settings.embedder)?;
+    let embedder = open_embedder(
+        &settings.embedder,
+        settings.query_prefix.as_deref(),
+        settings.document_prefix.as_deref(),
+    )?;
     let adapter = match &settings.spec.adapter {
         Some(folder) => {
             let Generator::Local(decoder) = &base.generator else {
@@ -163,9 +172,20 @@ fn short(hash: &str) -> &str {
     hash.get(..12).unwrap_or(hash)
 }
 
-pub(crate) fn open_embedder(spec: &str) -> Result<Arc<dyn Embed>> {
+/// The embedder with the prefixes of its own files where none are given.
+pub(crate) fn open_embedder(
+    spec: &str,
+    query_prefix: Option<&str>,
+    document_prefix: Option<&str>,
+) -> Result<Arc<dyn Embed>> {
     let found = model::resolve(spec)?;
-    Ok(Arc::new(EncoderEmbedder::new(Encoder::open(&found.path, Precision::Bf16)?)))
+    let encoder = Encoder::open(&found.path, Precision::Bf16)?;
+    let own = encoder.prefixes();
+    let prefixes = Prefixes {
+        query: query_prefix.unwrap_or(&own.query).to_owned(),
+        document: document_prefix.unwrap_or(&own.document).to_owned(),
+    };
+    Ok(Arc::new(EncoderEmbedder::new(encoder.with_prefixes(prefixes))))
 }
 
 /// Rows and vectors of an example index, as they lie in an artifact folder.
@@ -195,4 +215,19 @@ pub(crate) fn read_examples(folder: &Path, embedder: Arc<dyn Embed>) -> Result<E
         bytes.chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
     let vectors = values.chunks(embedder.dims()).map(<[f32]>::to_vec).collect();
     Ok(ExampleIndex::new(embedder, rows.ids, rows.rows, vectors)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_without_prefixes_open() {
+        let text = r#"{"spec": {"name": "prompt", "task": "qa", "instructions": "", "shots": [],
+            "retrieval": null, "adapter": null, "abstain": "", "max_new_tokens": 8},
+            "base": "b", "embedder": "e", "examples": null}"#;
+        let settings: Settings = serde_json::from_str(text).unwrap();
+        assert_eq!((settings.base.as_str(), settings.embedder.as_str()), ("b", "e"));
+        assert_eq!((settings.query_prefix, settings.document_prefix), (None, None));
+    }
 }
