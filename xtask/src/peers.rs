@@ -88,7 +88,8 @@ pub(crate) fn peers(root: &Path, assay: &Path, rounds: usize, only: &[&str]) -> 
         let figures: Value = serde_json::from_str(&read(
             Command::new(assay).args(["bench", "--json", "--rounds", "3"]),
         )?)?;
-        machine = format!("{} threads, {}", figures["threads"], figures["kernel_path"]);
+        let path = figures["kernel_path"].as_str().unwrap_or("unknown kernels");
+        machine = format!("{} threads, {path}", figures["threads"]);
         for (name, value) in figures.as_object().into_iter().flatten() {
             if let Some(value) = value.as_f64() {
                 ours.entry(name.clone()).or_default().push(value);
