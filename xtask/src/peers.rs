@@ -79,6 +79,11 @@ pub(crate) fn peers(root: &Path, assay: &Path, rounds: usize, only: &[&str]) -> 
          and name its Python",
     )?;
     let folder = root.join("../shared/peers");
+    if let Some(unknown) = only.iter().find(|name| SCRIPTS.iter().all(|(known, _)| known != *name))
+    {
+        let known: Vec<&str> = SCRIPTS.iter().map(|(name, _)| *name).collect();
+        bail!("no peer is called `{unknown}`; there are {}", known.join(", "));
+    }
     let wanted = |name: &str| only.is_empty() || only.contains(&name);
     let (mut ours, mut theirs) = (Readings::new(), Readings::new());
     let mut versions = BTreeMap::new();

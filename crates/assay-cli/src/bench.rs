@@ -185,6 +185,9 @@ fn generate(args: &BenchArgs, figures: &mut Figures) -> Result<()> {
             let done = run(&requests(n, 16, new))?;
             let tokens: usize = done.iter().map(|g| g.tokens.len() - 1).sum();
             let ms: f64 = done.iter().map(|g| g.decode_ms).sum();
+            if tokens == 0 {
+                bail!("{} ends every answer at once: its writing cannot be measured", args.model);
+            }
             Ok(tokens as f64 / ms * 1e3)
         })
     };
