@@ -113,7 +113,7 @@ fn lora() {
 }
 
 fn attention() {
-    let scores = Scores { scale: 0.125, window: None };
+    let scores = Scores { scale: 0.125, window: None, precision: Precision::Bf16 };
     let heads = Heads { heads: 9, kv_heads: 3, head_dim: 64 };
     for segments in [vec![0, 256, 512, 768, 1024], vec![0, 1024]] {
         let t = 1024;
@@ -149,8 +149,20 @@ fn attention() {
     let (t, w) = (1024, 384);
     let (q, mut out) = (values(t * w), vec![0.0; t * w]);
     let segments: Vec<usize> = (0..=8).map(|i| i * 128).collect();
-    let s =
-        seconds(|| attention_bidirectional(&q, &q, &q, &segments, 12, 32, 0.18, None, &mut out));
+    let s = seconds(|| {
+        attention_bidirectional(
+            &q,
+            &q,
+            &q,
+            &segments,
+            12,
+            32,
+            0.18,
+            None,
+            Precision::Bf16,
+            &mut out,
+        )
+    });
     println!("  attention bidirectional 8 x 128, 12 heads of 32: {:.2} ms", s * 1e3);
 }
 

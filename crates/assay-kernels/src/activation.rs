@@ -1,7 +1,5 @@
 //! Element-wise activations and softmax.
 
-use rayon::prelude::*;
-
 use crate::dispatch::{Path, kernel};
 use crate::simd::{LANES, Vector};
 use crate::team;
@@ -43,8 +41,8 @@ pub fn gate_mul(activation: Gate, gate: &[f32], up: &[f32], out: &mut [f32]) {
     assert_eq!(gate.len(), up.len(), "gate_mul: lengths");
     assert_eq!(gate.len(), out.len(), "gate_mul: lengths");
     let (path, len) = (Path::current(), task_len(LANES));
-    let inputs = gate.par_chunks(len).zip(up.par_chunks(len));
-    inputs.zip(out.par_chunks_mut(len)).for_each(|((gate, up), out)| {
+    let inputs = gate.chunks(len).zip(up.chunks(len));
+    team::consume(inputs.zip(out.chunks_mut(len)), |((gate, up), out)| {
         // SAFETY: the path is available and the lengths agree.
         unsafe { gate_mul_kernel(path, activation, gate, up, out) };
     });
@@ -96,9 +94,9 @@ pub fn gate_mul_backward(
         assert_eq!(len, dy.len(), "gate_mul_backward: lengths");
     }
     let (path, len) = (Path::current(), task_len(LANES));
-    let inputs = dy.par_chunks(len).zip(gate.par_chunks(len)).zip(up.par_chunks(len));
-    let outputs = dgate.par_chunks_mut(len).zip(dup.par_chunks_mut(len));
-    inputs.zip(outputs).for_each(|(((dy, gate), up), (dgate, dup))| {
+    let inputs = dy.chunks(len).zip(gate.chunks(len)).zip(up.chunks(len));
+    let outputs = dgate.chunks_mut(len).zip(dup.chunks_mut(len));
+    team::consume(inputs.zip(outputs), |(((dy, gate), up), (dgate, dup))| {
         // SAFETY: the path is available and the lengths agree.
         unsafe { gate_mul_backward_kernel(path, activation, dy, gate, up, dgate, dup) };
     });
@@ -149,7 +147,7 @@ kernel! {
 /// The error function is Abramowitz and Stegun's 7.1.26, |error| ≤ 1.5e-7 before rounding.
 pub fn gelu(x: &mut [f32]) {
     let path = Path::current();
-    x.par_chunks_mut(task_len(LANES)).for_each(|x| {
+    team::consume(x.chunks_mut(task_len(LANES)), |x| {
         // SAFETY: the path is available.
         unsafe { gelu_kernel(path, x) };
     });
@@ -194,7 +192,7 @@ kernel! {
 /// `gelu_pytorch_tanh` in model files.
 pub fn gelu_tanh(x: &mut [f32]) {
     let path = Path::current();
-    x.par_chunks_mut(task_len(LANES)).for_each(|x| {
+    team::consume(x.chunks_mut(task_len(LANES)), |x| {
         // SAFETY: the path is available.
         unsafe { gelu_tanh_kernel(path, x) };
     });
@@ -230,7 +228,7 @@ pub fn softmax_rows(x: &mut [f32], cols: usize) {
     }
     assert_eq!(x.len() % cols, 0, "softmax_rows: length");
     let path = Path::current();
-    x.par_chunks_mut(task_len(cols)).for_each(|x| {
+    team::consume(x.chunks_mut(task_len(cols)), |x| {
         for row in x.chunks_exact_mut(cols) {
             // SAFETY: the path is available.
             unsafe {
@@ -239,7 +237,7 @@ pub fn softmax_rows(x: &mut [f32], cols: usize) {
                     row.fill(0.0);
                     continue;
                 }
-                let sum = exp_row(path, row, max);
+                let sum = exp_row(path, row, 1.0, max);
                 scale_row(path, row, 1.0 / sum);
             }
         }
@@ -261,22 +259,23 @@ kernel! {
 }
 
 kernel! {
-    /// `x = exp(x - max)`; returns the sum, by lanes and then as a tree, so that trailing zeros of
-    /// another length do not change it.
-    fn exp_row<V>(x: &mut [f32], max: f32) -> f32 {
+    /// `x = exp(scale · x - max)`; returns the sum, by lanes and then as a tree, so that trailing zeros
+    /// of another length do not change it.
+    fn exp_row<V>(x: &mut [f32], scale: f32, max: f32) -> f32 {
         unsafe {
             let whole = x.len() / LANES * LANES;
             let n = x.len() - whole;
             let x = x.as_mut_ptr();
-            let (shift, mut sum) = (V::splat(max), V::splat(0.0));
+            let (scale, shift) = (V::splat(scale), V::splat(-max));
+            let mut sum = V::splat(0.0);
             for i in (0..whole).step_by(LANES) {
-                let e = V::load(x.add(i)).sub(shift).exp();
+                let e = V::load(x.add(i)).mul_add(scale, shift).exp();
                 e.store(x.add(i));
                 sum = sum.add(e);
             }
             if n > 0 {
                 let x = x.add(whole);
-                V::load_partial(x, n).sub(shift).exp().store_partial(x, n);
+                V::load_partial(x, n).mul_add(scale, shift).exp().store_partial(x, n);
                 sum = sum.add(V::load_partial(x, n));
             }
             sum.sum()

@@ -5,16 +5,16 @@
 //! `segments` are cumulative starts, `[0, …, tokens]`: document `s` is
 //! `segments[s]..segments[s + 1]`, and no token sees another document.
 //!
-//! All in `f32`, except that the `amx-bf16` path multiplies each value as two bf16 (a relative error
-//! near 1e-5).
+//! Sums and softmax are `f32`. With [`Precision::Bf16`] the factors of the products are rounded to bf16 on
+//! processors that multiply it, as PyTorch's attention does with bf16 tensors; elsewhere they stay `f32`.
 
 mod step;
 mod tiles;
 
-use rayon::prelude::*;
-
 use crate::dispatch::Path;
 use crate::gemm::Shared;
+use crate::operand::Products;
+use crate::packed::Precision;
 use crate::team;
 use step::Step;
 use tiles::{Backward, Forward, KEY_BLOCK, Rows};
@@ -62,6 +62,8 @@ pub struct Scores {
     pub scale: f32,
     /// Keys that a query sees at most, its own the last of them; at least 1. `None`: all before it.
     pub window: Option<usize>,
+    /// Of the factors of products.
+    pub precision: Precision,
 }
 
 impl Scores {
@@ -121,13 +123,13 @@ pub fn attention_backward(
         assert_eq!(len, k.len(), "attention_backward: key-side length");
     }
     assert_eq!(lse.len(), t * heads.heads, "attention_backward: lse length");
-    let path = Path::current();
+    let products = Products::new(Path::current(), scores.precision);
     let (dq, dk) = (Shared(dq.as_mut_ptr()), Shared(dk.as_mut_ptr()));
     let dv = Shared(dv.as_mut_ptr());
     let tasks: Vec<(usize, usize)> = (0..segments.len().saturating_sub(1))
         .flat_map(|s| (0..heads.kv_heads).map(move |h| (s, h)))
         .collect();
-    tasks.into_par_iter().with_max_len(1).for_each(|(s, kv_head)| {
+    team::consume(tasks.into_iter(), |(s, kv_head)| {
         let (start, len) = (segments[s], segments[s + 1] - segments[s]);
         let (q_at, kv_at) = (start * heads.width(), start * heads.kv_width());
         let task = Backward {
@@ -146,7 +148,7 @@ pub fn attention_backward(
         // gradients, whose lengths were checked.
         unsafe {
             let (dq, dk, dv) = (dq.get().add(q_at), dk.get().add(kv_at), dv.get().add(kv_at));
-            tiles::backward(path, &task, dq, dk, dv);
+            tiles::backward(products, &task, dq, dk, dv);
         }
     });
 }
@@ -184,6 +186,7 @@ pub fn attention_bidirectional(
     head_dim: usize,
     scale: f32,
     bias: Option<PositionBias<'_>>,
+    precision: Precision,
     out: &mut [f32],
 ) {
     let heads = Heads { heads, kv_heads: heads, head_dim };
@@ -195,7 +198,7 @@ pub fn attention_bidirectional(
         assert_eq!(bias.values.len(), heads.heads * len, "attention: bias length");
     }
     assert_eq!(out.len(), q.len(), "attention: output length");
-    let scores = Scores { scale, window: None };
+    let scores = Scores { scale, window: None, precision };
     packed_forward(q, k, v, segments, heads, scores, false, bias, out, None);
 }
 
@@ -244,7 +247,7 @@ pub struct CachedQuery<'a> {
 /// # Panics
 /// When a length does not match its shape.
 pub fn attention_decode(sequences: &mut [CachedQuery<'_>], heads: Heads, scores: Scores) {
-    let path = Path::current();
+    let products = Products::new(Path::current(), scores.precision);
     let mut tasks = Vec::new();
     for s in sequences.iter_mut() {
         assert_eq!(s.q.len() % heads.width(), 0, "attention_cached: query length");
@@ -278,17 +281,17 @@ pub fn attention_decode(sequences: &mut [CachedQuery<'_>], heads: Heads, scores:
     // SAFETY: tasks differ in sequence, query or head, so they write disjoint parts of the outputs,
     // whose lengths were checked.
     let run = |(task, out): (Forward<'_>, Shared<f32>)| unsafe {
-        tiles::forward(path, &task, out.get(), None);
+        tiles::forward(products, &task, out.get(), None);
     };
     if work < 1 << 16 {
         tasks.into_iter().for_each(run);
     } else {
-        tasks.into_par_iter().for_each(run);
+        team::consume(tasks.into_iter(), run);
     }
 }
 
 /// [`attention_decode`] for sequences with one new token each, several times faster: what a decoding step
-/// computes. The sums run in another order than those of the other attentions.
+/// computes. All in `f32`; the sums run in another order than those of the other attentions.
 ///
 /// # Panics
 /// When a length does not match its shape.
@@ -344,7 +347,7 @@ fn packed_forward(
     out: &mut [f32],
     lse: Option<&mut [f32]>,
 ) {
-    let path = Path::current();
+    let products = Products::new(Path::current(), scores.precision);
     let out = Shared(out.as_mut_ptr());
     let lse = lse.map(|lse| Shared(lse.as_mut_ptr()));
     let mut tasks = Vec::new();
@@ -376,14 +379,10 @@ fn packed_forward(
         unsafe {
             let out = out.get().add(start * heads.width());
             let lse = lse.map(|lse| lse.get().add(start * heads.heads));
-            tiles::forward(path, &task, out, lse);
+            tiles::forward(products, &task, out, lse);
         }
     };
-    if team::alone() {
-        tasks.into_iter().for_each(run);
-    } else {
-        tasks.into_par_iter().with_max_len(1).for_each(run);
-    }
+    team::consume(tasks.into_iter(), run);
 }
 
 fn check(q: &[f32], k: &[f32], v: &[f32], segments: &[usize], heads: Heads) -> usize {

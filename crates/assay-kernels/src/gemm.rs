@@ -1,7 +1,7 @@
 //! Dense products: against packed weights, and small unpacked ones.
 
 use crate::dispatch::{Path, kernel};
-use crate::packed::{NR, PackedMatrix, Precision};
+use crate::packed::{KB, NR, PackedMatrix, Precision};
 use crate::simd::LANES;
 use crate::tile::{self, Format};
 use crate::{bf16, scratch, team};
@@ -24,7 +24,7 @@ const TASK_WORK: usize = 1 << 18;
 /// # Panics
 /// When a length does not match its shape.
 pub fn matmul(x: &[f32], m: usize, w: &PackedMatrix, out: &mut [f32]) {
-    packed_product(x, m, w, out, false);
+    linear(x, m, &mut [Linear { w, pair: None, out }], false);
 }
 
 /// `out [m, rows] += x [m, cols] · Wᵀ`; otherwise as [`matmul`].
@@ -32,92 +32,261 @@ pub fn matmul(x: &[f32], m: usize, w: &PackedMatrix, out: &mut [f32]) {
 /// # Panics
 /// When a length does not match its shape.
 pub fn matmul_add(x: &[f32], m: usize, w: &PackedMatrix, out: &mut [f32]) {
-    packed_product(x, m, w, out, true);
+    linear(x, m, &mut [Linear { w, pair: None, out }], true);
 }
 
-fn packed_product(x: &[f32], m: usize, w: &PackedMatrix, out: &mut [f32], add: bool) {
-    let (n, k, padded) = (w.rows(), w.cols(), w.padded_cols());
+/// One of several products of the same rows, see [`linear`].
+#[derive(Debug)]
+pub struct Linear<'a> {
+    /// `W [rows, cols]`.
+    pub w: &'a PackedMatrix,
+    /// What is added to `W`.
+    pub pair: Option<LowRank<'a>>,
+    /// `[m, rows]`.
+    pub out: &'a mut [f32],
+}
+
+/// A weight of low rank, `B·A`.
+#[derive(Debug)]
+pub struct LowRank<'a> {
+    /// `A [rank, cols]`.
+    pub down: &'a PackedMatrix,
+    /// `B [rows, rank]`.
+    pub up: &'a PackedMatrix,
+    /// `[m, rank]`; receives `x·Aᵀ`.
+    pub z: &'a mut [f32],
+}
+
+/// `out = x · (W + B·A)ᵀ`, or `+=` when `add`, for several weights with the same input `x [m, cols]`, which
+/// is rounded once; the part of low rank is summed in the registers of the other. Otherwise as [`matmul`].
+///
+/// # Panics
+/// When a length does not match its shape, or the weights differ in columns or precision.
+pub fn linear(x: &[f32], m: usize, products: &mut [Linear<'_>], add: bool) {
+    let Some(first) = products.first() else { return };
+    let (k, precision) = (first.w.cols(), first.w.precision());
     assert_eq!(x.len(), m * k, "matmul: input length");
-    assert_eq!(out.len(), m * n, "matmul: output length");
-    if m == 0 || n == 0 {
+    for p in &*products {
+        assert_eq!((p.w.cols(), p.w.precision()), (k, precision), "linear: weights differ");
+        assert_eq!(p.out.len(), m * p.w.rows(), "matmul: output length");
+        if let Some(LowRank { down, up, z }) = &p.pair {
+            assert_eq!((down.cols(), up.rows()), (k, p.w.rows()), "linear: shape of the pair");
+            assert_eq!(down.rows(), up.cols(), "linear: rank of the pair");
+            assert_eq!((down.precision(), up.precision()), (precision, precision), "linear: pair");
+            assert_eq!(z.len(), m * down.rows(), "linear: length of the pair's middle");
+        }
+    }
+    if m == 0 {
         return;
     }
     if k == 0 {
-        if !add {
-            out.fill(0.0);
+        for p in products {
+            if !add {
+                p.out.fill(0.0);
+            }
+            p.pair.iter_mut().for_each(|pair| pair.z.fill(0.0));
         }
         return;
     }
     let path = Path::current();
-    match (w.precision(), path) {
-        (Precision::F32, _) => multiply(path, Input::F32(x), m, w, out, add),
-        (Precision::Bf16, Path::Amx) => {
-            scratch::with(m.next_multiple_of(16) * padded, |tiles: &mut [u16]| {
-                for_rows(x, 16 * k, tiles, 16 * padded, |x, tiles| {
-                    for (r, row) in x.chunks(k).enumerate() {
-                        bf16::tile_row(path, row, r, tiles);
-                    }
-                });
-                multiply(path, Input::Tiles(tiles), m, w, out, add);
-            });
+    let form = Form::of(precision, path);
+    let ranks = products.iter().map(|p| p.pair.as_ref().map_or(0, |pair| pair.down.rows()));
+    let words: usize = std::iter::once(k).chain(ranks).map(|cols| form.words(m, cols)).sum();
+    scratch::with(words, |memory: &mut [f32]| {
+        let (rounded, mut memory) = memory.split_at_mut(form.words(m, k));
+        let input = Rows::new(form, x, rounded, k);
+        let parts: Vec<Part<'_>> = products
+            .iter_mut()
+            .map(|p| Part {
+                w: p.w,
+                out: Shared(p.out.as_mut_ptr()),
+                pair: p.pair.as_mut().map(|pair| {
+                    let rank = pair.down.rows();
+                    let rounded =
+                        memory.split_off_mut(..form.words(m, rank)).expect("counted above");
+                    let z = Rows::new(form, pair.z, rounded, rank);
+                    PartPair { down: pair.down, up: pair.up, out: Shared(pair.z.as_mut_ptr()), z }
+                }),
+            })
+            .collect();
+        round_and_lower(path, x, m, input, &parts);
+        let blocks: Vec<(&Part<'_>, Block)> = parts
+            .iter()
+            .flat_map(|p| {
+                let panels = p.w.rows().div_ceil(NR);
+                blocks(m, panels, k * NR, 6).into_iter().map(move |block| (p, block))
+            })
+            .collect();
+        team::consume(blocks.into_iter(), |(p, block)| {
+            let more = p.pair.as_ref().map(|pair| (pair.z, pair.up));
+            // SAFETY: the blocks are disjoint, and the lengths were checked.
+            unsafe { packed_block(path, (input, p.w), more, p.out.get(), &block, add) };
+        });
+    });
+}
+
+/// A product of [`linear`], to be shared by tasks.
+struct Part<'a> {
+    w: &'a PackedMatrix,
+    out: Shared<f32>,
+    pair: Option<PartPair<'a>>,
+}
+
+struct PartPair<'a> {
+    down: &'a PackedMatrix,
+    up: &'a PackedMatrix,
+    out: Shared<f32>,
+    z: Rows,
+}
+
+/// Rounds the input, and computes and rounds `z` of each pair, rows by rows.
+fn round_and_lower(path: Path, x: &[f32], m: usize, input: Rows, parts: &[Part<'_>]) {
+    let pairs: Vec<&PartPair<'_>> = parts.iter().filter_map(|p| p.pair.as_ref()).collect();
+    if input.form == Form::F32 && pairs.is_empty() {
+        return;
+    }
+    let k = input.cols;
+    let work = k * (4 + pairs.iter().map(|p| p.down.rows().next_multiple_of(NR)).sum::<usize>());
+    // Whole tiles of rows.
+    let rows = (TASK_WORK.div_ceil(work).max(m.div_ceil(16)).next_multiple_of(16)).min(128);
+    let run = |task: usize| {
+        let rows = task * rows..m.min((task + 1) * rows);
+        // SAFETY: tasks write disjoint rows, and the lengths were checked.
+        unsafe {
+            input.fill(path, &x[rows.start * k..rows.end * k], rows.start);
+            for pair in &pairs {
+                let rank = pair.down.rows();
+                let block = Block { rows: rows.clone(), panels: 0..rank.div_ceil(NR) };
+                packed_block(path, (input, pair.down), None, pair.out.get(), &block, false);
+                let z = std::slice::from_raw_parts(
+                    pair.out.get().add(rows.start * rank),
+                    rows.len() * rank,
+                );
+                pair.z.fill(path, z, rows.start);
+            }
         }
-        (Precision::Bf16, Path::Avx512Bf16) => {
-            scratch::with(m * padded, |pairs: &mut [u16]| {
-                for_rows(x, k, pairs, padded, |row, out| {
-                    let (out, padding) = out.split_at_mut(k);
+    };
+    let tasks = m.div_ceil(rows);
+    if m * work < TASK_WORK { (0..tasks).for_each(run) } else { team::for_each(tasks, run) }
+}
+
+/// How the left operand of a product lies in memory; all but `F32` padded like the weights.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    F32,
+    /// Rounded to bf16 and widened again.
+    Widened,
+    /// Pairs of bf16.
+    Pairs,
+    /// AMX tiles of bf16.
+    Tiles,
+}
+
+impl Form {
+    fn of(precision: Precision, path: Path) -> Self {
+        match (precision, path) {
+            (Precision::F32, _) => Form::F32,
+            (Precision::Bf16, Path::Amx) => Form::Tiles,
+            (Precision::Bf16, Path::Avx512Bf16) => Form::Pairs,
+            (Precision::Bf16, _) => Form::Widened,
+        }
+    }
+
+    /// 32-bit words of a row.
+    fn row(self, cols: usize) -> usize {
+        match self {
+            Form::F32 => cols,
+            Form::Widened => cols.next_multiple_of(KB),
+            Form::Pairs | Form::Tiles => cols.next_multiple_of(KB) / 2,
+        }
+    }
+
+    /// 32-bit words beside the values themselves.
+    fn words(self, m: usize, cols: usize) -> usize {
+        match self {
+            Form::F32 => 0,
+            Form::Widened | Form::Pairs => m * self.row(cols),
+            Form::Tiles => m.next_multiple_of(16) * self.row(cols),
+        }
+    }
+}
+
+/// A left operand, to be filled.
+#[derive(Clone, Copy)]
+struct Rows {
+    form: Form,
+    data: Shared<f32>,
+    cols: usize,
+}
+
+impl Rows {
+    fn new(form: Form, values: &[f32], rounded: &mut [f32], cols: usize) -> Self {
+        // `F32` operands are never written.
+        let plain = values.as_ptr().cast_mut();
+        let data = if form == Form::F32 { plain } else { rounded.as_mut_ptr() };
+        Rows { form, data: Shared(data), cols }
+    }
+
+    /// Writes whole rows of `values` as rows from `first` on, a multiple of 16.
+    ///
+    /// # Safety
+    /// The rows exist and nobody else uses them.
+    unsafe fn fill(self, path: Path, values: &[f32], first: usize) {
+        let (words, cols) = (self.form.row(self.cols), self.cols);
+        let rows = values.len() / cols.max(1);
+        let rows = if self.form == Form::Tiles { rows.next_multiple_of(16) } else { rows };
+        if self.form == Form::F32 || rows == 0 {
+            return;
+        }
+        // SAFETY: the caller's contract.
+        let out = unsafe {
+            std::slice::from_raw_parts_mut(self.data.get().add(first * words), rows * words)
+        };
+        match self.form {
+            Form::F32 => {}
+            Form::Widened => {
+                let rows = values.chunks_exact(cols).zip(out.chunks_exact_mut(words));
+                rows.for_each(|(row, out)| bf16::widen_row(row, out));
+            }
+            Form::Pairs => {
+                let out: &mut [u16] = bytemuck::cast_slice_mut(out);
+                let rows = values.chunks_exact(cols).zip(out.chunks_exact_mut(2 * words));
+                for (row, out) in rows {
+                    let (out, padding) = out.split_at_mut(cols);
                     bf16::round_row(path, row, out);
                     padding.fill(0);
-                });
-                multiply(path, Input::Pairs(pairs), m, w, out, add);
-            });
-        }
-        (Precision::Bf16, _) => {
-            scratch::with(m * padded, |wide: &mut [f32]| {
-                for_rows(x, k, wide, padded, bf16::widen_row);
-                multiply(path, Input::Widened(wide), m, w, out, add);
-            });
+                }
+            }
+            Form::Tiles => {
+                let out: &mut [u16] = bytemuck::cast_slice_mut(out);
+                for (rows, tiles) in values.chunks(16 * cols).zip(out.chunks_mut(32 * words)) {
+                    for (r, row) in rows.chunks(cols).enumerate() {
+                        bf16::tile_row(path, row, r, tiles);
+                    }
+                }
+            }
         }
     }
 }
 
-/// Applies `convert` to each chunk of `x` and its chunk of `out`, in parallel when it pays.
-fn for_rows<T: Copy + Send>(
-    x: &[f32],
-    x_len: usize,
-    out: &mut [T],
-    out_len: usize,
-    convert: impl Fn(&[f32], &mut [T]) + Sync + Send,
-) {
-    if x.len() < TASK_WORK {
-        x.chunks(x_len).zip(out.chunks_mut(out_len)).for_each(|(x, out)| convert(x, out));
-    } else {
-        let rows = (TASK_WORK / 8).div_ceil(x_len);
-        let (out, all) = (Shared(out.as_mut_ptr()), out.len());
-        team::for_each(x.len().div_ceil(rows * x_len), |task| {
-            let (first, at) = (task * rows, task * rows * out_len);
-            // SAFETY: each task writes the rows it reads.
-            let out = unsafe {
-                std::slice::from_raw_parts_mut(out.get().add(at), all.min(at + rows * out_len) - at)
-            };
-            let x = &x[first * x_len..x.len().min((first + rows) * x_len)];
-            x.chunks(x_len).zip(out.chunks_mut(out_len)).for_each(|(x, out)| convert(x, out));
-        });
-    }
-}
-
-/// The left operand in the layout of its kernel; all but `F32` padded like the weights.
-#[derive(Clone, Copy)]
-enum Input<'a> {
-    F32(&'a [f32]),
-    Widened(&'a [f32]),
-    Pairs(&'a [u16]),
-    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "only AMX has tiles"))]
-    Tiles(&'a [u16]),
+/// Part of the output of a packed product.
+struct Block {
+    rows: std::ops::Range<usize>,
+    panels: std::ops::Range<usize>,
 }
 
 /// A pointer that tasks share; each writes its own block.
-#[derive(Clone, Copy)]
+#[derive(Debug)]
 pub(crate) struct Shared<T>(pub(crate) *mut T);
+
+impl<T> Clone for Shared<T> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<T> Copy for Shared<T> {}
+
 // SAFETY: whoever dereferences the pointer vouches for disjoint blocks.
 unsafe impl<T> Send for Shared<T> {}
 // SAFETY: as above.
@@ -130,115 +299,130 @@ impl<T> Shared<T> {
     }
 }
 
-fn multiply(path: Path, x: Input<'_>, m: usize, w: &PackedMatrix, out: &mut [f32], add: bool) {
-    let panels = w.rows().div_ceil(NR);
-    let out = Shared(out.as_mut_ptr());
-    for_blocks(m, panels, w.cols() * NR, 6, |rows, columns| {
-        // SAFETY: the blocks of the tasks are disjoint, and the lengths were checked.
-        unsafe { packed_block(path, x, w, out.get(), rows, columns, add) };
-    });
-}
-
-/// Splits `m` rows and `panels` columns of panels into blocks of enough work and calls `task` on
-/// each, in parallel. `panel_work` is the multiply-adds of one row and one panel.
-fn for_blocks(
-    m: usize,
-    panels: usize,
-    panel_work: usize,
-    granule: usize,
-    task: impl Fn(std::ops::Range<usize>, std::ops::Range<usize>) + Sync + Send,
-) {
+/// Splits `m` rows and `panels` columns of panels into blocks of enough work. `panel_work` is the
+/// multiply-adds of one row and one panel.
+fn blocks(m: usize, panels: usize, panel_work: usize, granule: usize) -> Vec<Block> {
+    if panels == 0 {
+        return Vec::new();
+    }
     let threads = rayon::current_num_threads();
     let work = m * panels * panel_work;
     let tasks = if threads == 1 { 1 } else { (work / TASK_WORK).clamp(1, 4 * threads) };
     let row_blocks = m.div_ceil(ROW_BLOCK);
     let row_step = m.div_ceil(row_blocks).next_multiple_of(ROW_BLOCK.min(32)).min(m);
-    let row_blocks = m.div_ceil(row_step);
-    let column_blocks = tasks.div_ceil(row_blocks).min(panels);
+    let column_blocks = tasks.div_ceil(m.div_ceil(row_step)).min(panels);
     let column_step = panels.div_ceil(column_blocks).next_multiple_of(granule.min(panels));
-    let column_blocks = panels.div_ceil(column_step);
-    let run = |i: usize| {
-        let (row, column) = (i / column_blocks * row_step, i % column_blocks * column_step);
-        task(row..m.min(row + row_step), column..panels.min(column + column_step));
-    };
-    if tasks == 1 {
-        (0..row_blocks * column_blocks).for_each(run);
-    } else {
-        team::for_each(row_blocks * column_blocks, run);
+    let mut blocks = Vec::new();
+    for row in (0..m).step_by(row_step) {
+        blocks.extend((0..panels).step_by(column_step).map(|column| Block {
+            rows: row..m.min(row + row_step),
+            panels: column..panels.min(column + column_step),
+        }));
     }
+    blocks
 }
 
-/// One block of a packed product, in passes over the inner dimension.
+/// One block of a packed product, in passes over the inner dimension; `more` is a second product that is
+/// added in the last one.
 ///
 /// # Safety
-/// `x`, `w` and `out` have matching shapes, and nobody else writes the block.
+/// The operands and `out` have matching shapes, and nobody else writes the block.
 unsafe fn packed_block(
     path: Path,
-    x: Input<'_>,
-    w: &PackedMatrix,
+    (x, w): (Rows, &PackedMatrix),
+    more: Option<(Rows, &PackedMatrix)>,
     out: *mut f32,
-    rows: std::ops::Range<usize>,
-    panels: std::ops::Range<usize>,
+    block: &Block,
     add: bool,
 ) {
-    let (n, k, padded) = (w.rows(), w.cols(), w.padded_cols());
-    let column = panels.start * NR;
-    let (block_m, block_n) = (rows.len(), n.min(panels.end * NR) - column);
+    let (n, k) = (w.rows(), w.cols());
+    let column = block.panels.start * NR;
+    let (m, block_n) = (block.rows.len(), n.min(block.panels.end * NR) - column);
     for start in (0..k).step_by(INNER_BLOCK) {
         let add = add || start > 0;
-        let len = INNER_BLOCK.min(k - start);
-        let padded_len = INNER_BLOCK.min(padded - start);
-        // SAFETY: every offset below lies in its operand, by the layouts documented in `packed`.
+        let more = more.filter(|_| start + INNER_BLOCK >= k);
+        // SAFETY: every offset lies in its operand, by the layouts documented in `packed`.
         unsafe {
-            let c = out.add(rows.start * n + column);
-            let product = |a: *const f32, a_row, b: *const f32, b_panel, k| tile::Product {
-                m: block_m,
+            let c = out.add(block.rows.start * n + column);
+            #[cfg(target_arch = "x86_64")]
+            if x.form == Form::Tiles {
+                let product = |(x, w): (Rows, &PackedMatrix), start, add| {
+                    tiled(x, w, start, block, (m, block_n), (c, n), add)
+                };
+                let first = product((x, w), start, add);
+                match more {
+                    Some(more) => crate::amx::products(&[first, product(more, 0, true)]),
+                    None => crate::amx::products(&[first]),
+                }
+                continue;
+            }
+            let format = match x.form {
+                Form::F32 => Format::F32,
+                Form::Widened => Format::Widened,
+                Form::Pairs | Form::Tiles => Format::Pairs,
+            };
+            let p = tile::Product {
+                m,
                 n: block_n,
-                k,
-                a: a.add(rows.start * a_row),
-                a_row,
-                a_k: 1,
-                b,
-                b_panel,
-                b_k: NR,
+                operands: operands(x, w, start, block),
+                more: more.map(|(z, up)| operands(z, up, 0, block)),
                 c,
                 c_row: n,
                 alpha: 1.0,
                 beta: if add { 1.0 } else { 0.0 },
             };
-            let pairs = || w.panel_bf16(panels.start).as_ptr().add(start * NR).cast::<f32>();
-            match x {
-                Input::F32(x) => {
-                    let b = w.panel_f32(panels.start).as_ptr().add(start * NR);
-                    let p = product(x.as_ptr().add(start), k, b, padded * NR, len);
-                    tile::product(path, Format::F32, &p);
-                }
-                Input::Widened(x) => {
-                    let (a, k) = (x.as_ptr().add(start), padded_len / 2);
-                    let p = product(a, padded, pairs(), padded / 2 * NR, k);
-                    tile::product(path, Format::Widened, &p);
-                }
-                Input::Pairs(x) => {
-                    let (a, k) = (x.as_ptr().add(start).cast(), padded_len / 2);
-                    let p = product(a, padded / 2, pairs(), padded / 2 * NR, k);
-                    tile::product(path, Format::Pairs, &p);
-                }
-                #[cfg(target_arch = "x86_64")]
-                Input::Tiles(x) => crate::amx::products(&[crate::amx::Product {
-                    m: block_m,
-                    n: block_n,
-                    steps: padded_len / 32,
-                    a: x.as_ptr().add(rows.start * padded + start * 16).cast(),
-                    a_row: padded / 32,
-                    b: pairs().cast(),
-                    b_column: padded / 32,
-                    c,
-                    c_row: n,
-                    add,
-                }]),
-                #[cfg(not(target_arch = "x86_64"))]
-                Input::Tiles(_) => unreachable!("AMX exists on x86-64 only"),
+            tile::product(path, format, &p);
+        }
+    }
+}
+
+/// The operands of a block for the inner values from `start` on, [`INNER_BLOCK`] at most.
+unsafe fn operands(x: Rows, w: &PackedMatrix, start: usize, block: &Block) -> tile::Operands {
+    let (padded, row) = (w.padded_cols(), x.form.row(x.cols));
+    let k = INNER_BLOCK.min(w.cols() - start);
+    // SAFETY: the caller's contract.
+    unsafe {
+        let a = x.data.get().add(block.rows.start * row).cast_const();
+        let panel = block.panels.start;
+        let (a, b, b_panel, k) = match x.form {
+            Form::F32 => {
+                (a.add(start), w.panel_f32(panel).as_ptr().add(start * NR), padded * NR, k)
             }
+            form => {
+                let b = w.panel_bf16(panel).as_ptr().add(start * NR).cast::<f32>();
+                let at = if form == Form::Widened { start } else { start / 2 };
+                (a.add(at), b, padded / 2 * NR, k.div_ceil(2))
+            }
+        };
+        tile::Operands { k, a, a_row: row, a_k: 1, b, b_panel, b_k: NR }
+    }
+}
+
+/// As [`operands`], for AMX.
+#[cfg(target_arch = "x86_64")]
+unsafe fn tiled(
+    x: Rows,
+    w: &PackedMatrix,
+    start: usize,
+    block: &Block,
+    (m, n): (usize, usize),
+    (c, c_row): (*mut f32, usize),
+    add: bool,
+) -> crate::amx::Product {
+    let padded = w.padded_cols();
+    // SAFETY: the caller's contract.
+    unsafe {
+        crate::amx::Product {
+            m,
+            n,
+            steps: INNER_BLOCK.min(padded - start) / KB,
+            a: x.data.get().add((block.rows.start * padded + start * 16) / 2).cast_const().cast(),
+            a_row: padded / KB,
+            b: w.panel_bf16(block.panels.start).as_ptr().add(start * NR).cast(),
+            b_column: padded / KB,
+            c,
+            c_row,
+            add,
         }
     }
 }
@@ -305,22 +489,26 @@ fn dense(
     let (a, out) = (Shared(a.as_ptr().cast_mut()), Shared(out.as_mut_ptr()));
     let run = |b: &[f32], b_panel: usize, b_k: usize| {
         let b = Shared(b.as_ptr().cast_mut());
-        for_blocks(m, panels, k * LANES, 6, |rows, columns| {
-            let column = columns.start * LANES;
+        let blocks = blocks(m, panels, k * LANES, 6);
+        team::consume(blocks.into_iter(), |Block { rows, panels }| {
+            let column = panels.start * LANES;
             // At least one pass, which scales the output when the inner dimension is empty.
             for start in (0..k.max(1)).step_by(DENSE_BLOCK) {
                 // SAFETY: the blocks of the tasks are disjoint, and the lengths were checked.
                 unsafe {
                     let p = tile::Product {
                         m: rows.len(),
-                        n: n.min(columns.end * LANES) - column,
-                        k: DENSE_BLOCK.min(k - start),
-                        a: a.get().add(rows.start * a_row + start * a_k),
-                        a_row,
-                        a_k,
-                        b: b.get().add(columns.start * b_panel + start * b_k),
-                        b_panel,
-                        b_k,
+                        n: n.min(panels.end * LANES) - column,
+                        operands: tile::Operands {
+                            k: DENSE_BLOCK.min(k - start),
+                            a: a.get().add(rows.start * a_row + start * a_k),
+                            a_row,
+                            a_k,
+                            b: b.get().add(panels.start * b_panel + start * b_k),
+                            b_panel,
+                            b_k,
+                        },
+                        more: None,
                         c: out.get().add(rows.start * n + column),
                         c_row: n,
                         alpha,

@@ -54,7 +54,7 @@ pub use attention::{
 pub use dispatch::dispatch;
 #[doc(hidden)]
 pub use dispatch::{Path, with_path};
-pub use gemm::{dot, gemm, matmul, matmul_add};
+pub use gemm::{Linear, LowRank, dot, gemm, linear, matmul, matmul_add};
 pub use loss::{linear_cross_entropy, linear_nll};
 pub use norm::{layer_norm, rms_norm, rms_norm_backward};
 pub use optim::{AdamW, adamw_step, sum_of_squares};

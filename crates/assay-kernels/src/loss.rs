@@ -1,12 +1,10 @@
 //! Output head and cross-entropy in one pass, so that the logits of all tokens never exist at once.
 
-use rayon::prelude::*;
-
 use crate::activation::{exp_row, max_row, scale_row};
 use crate::dispatch::Path;
 use crate::gemm::matmul;
 use crate::packed::PackedMatrix;
-use crate::scratch;
+use crate::{scratch, team};
 
 /// Rows whose logits exist at once: enough to pay for reading the head once per chunk.
 const CHUNK: usize = 128;
@@ -67,16 +65,18 @@ fn for_chunks(
     for &target in targets {
         assert!((target as usize) < vocab, "target {target} of a vocabulary of {vocab}");
     }
-    let path = Path::current();
+    let (path, mut sums) = (Path::current(), [0.0; CHUNK]);
     scratch::with(CHUNK.min(targets.len()) * vocab, |logits: &mut [f32]| {
         for (c, (targets, nll)) in targets.chunks(CHUNK).zip(nll.chunks_mut(CHUNK)).enumerate() {
             let (start, rows) = (c * CHUNK, targets.len());
             let logits = &mut logits[..rows * vocab];
             matmul(&hidden[start * h..][..rows * h], rows, head, logits);
-            let rows = logits.par_chunks_mut(vocab).zip(targets).zip(nll);
-            let sums: Vec<f32> =
-                rows.map(|((row, &target), nll)| loss_row(path, row, target, nll)).collect();
-            then(start, logits, &sums);
+            let sums = &mut sums[..rows];
+            let rows = logits.chunks_mut(vocab).zip(targets).zip(nll).zip(&mut *sums);
+            team::consume(rows, |(((row, &target), nll), sum)| {
+                *sum = loss_row(path, row, target, nll);
+            });
+            then(start, logits, sums);
         }
     });
 }
@@ -89,7 +89,7 @@ fn loss_row(path: Path, row: &mut [f32], target: u32, nll: &mut f32) -> f32 {
     // SAFETY: the path is available.
     let (max, sum) = unsafe {
         let max = max_row(path, row);
-        (max, exp_row(path, row, max))
+        (max, exp_row(path, row, 1.0, max))
     };
     *nll = max + sum.ln() - logit;
     row[target] -= sum;

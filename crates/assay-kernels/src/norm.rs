@@ -1,10 +1,9 @@
 //! RMSNorm and LayerNorm over the last dimension.
 
-use rayon::prelude::*;
-
 use crate::activation::task_len;
 use crate::dispatch::{Path, kernel};
 use crate::simd::LANES;
+use crate::team;
 
 /// RMSNorm: `out = x / sqrt(mean(x²) + eps) · weight`, per row of `weight.len()` values.
 ///
@@ -21,8 +20,8 @@ pub fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32], inv_rms: &
         return inv_rms.fill(1.0 / eps.sqrt());
     }
     let (path, rows) = (Path::current(), task_len(h) / h);
-    let outs = out.par_chunks_mut(rows * h).zip(inv_rms.par_chunks_mut(rows));
-    x.par_chunks(rows * h).zip(outs).for_each(|(x, (out, inv_rms))| {
+    let outs = out.chunks_mut(rows * h).zip(inv_rms.chunks_mut(rows));
+    team::consume(x.chunks(rows * h).zip(outs), |(x, (out, inv_rms))| {
         // SAFETY: the path is available and the lengths agree.
         unsafe { rms_norm_rows(path, x, weight, eps, out, inv_rms) };
     });
@@ -74,8 +73,8 @@ pub fn rms_norm_backward(dy: &[f32], x: &[f32], weight: &[f32], inv_rms: &[f32],
         return;
     }
     let (path, rows) = (Path::current(), task_len(h) / h);
-    let inputs = dy.par_chunks(rows * h).zip(x.par_chunks(rows * h)).zip(inv_rms.par_chunks(rows));
-    inputs.zip(dx.par_chunks_mut(rows * h)).for_each(|(((dy, x), inv_rms), dx)| {
+    let inputs = dy.chunks(rows * h).zip(x.chunks(rows * h)).zip(inv_rms.chunks(rows));
+    team::consume(inputs.zip(dx.chunks_mut(rows * h)), |(((dy, x), inv_rms), dx)| {
         // SAFETY: the path is available and the lengths agree.
         unsafe { rms_norm_backward_rows(path, dy, x, weight, inv_rms, dx) };
     });
@@ -132,7 +131,7 @@ pub fn layer_norm(x: &[f32], weight: &[f32], bias: &[f32], eps: f32, out: &mut [
     assert_eq!(x.len() % h.max(1), 0, "layer_norm: input length");
     assert_eq!(out.len(), x.len(), "layer_norm: output length");
     let (path, len) = (Path::current(), task_len(h.max(1)));
-    x.par_chunks(len).zip(out.par_chunks_mut(len)).for_each(|(x, out)| {
+    team::consume(x.chunks(len).zip(out.chunks_mut(len)), |(x, out)| {
         // SAFETY: the path is available and the lengths agree.
         unsafe { layer_norm_rows(path, x, weight, bias, eps, out) };
     });

@@ -1,16 +1,15 @@
 //! Operands of the small products inside an attention.
 //!
-//! With AMX each value is split into two bf16, `high + low`, and a product is the sum of three:
-//! `high·high + high·low + low·high`. That keeps 16 bits of each factor (a relative error near
-//! 1e-5) at a third of the tiles' speed, several times that of `f32` vectors (Henry, Tang and
-//! Heinecke 2019). On every other path operands are `f32`, multiplied by [`tile::product`].
+//! In bf16, values are rounded while they are packed for the processor's bf16 products. On a processor
+//! without such products, and in `f32`, operands are `f32`.
 
 use crate::dispatch::Path;
 use crate::gemm::pack_panel;
+use crate::packed::Precision;
 use crate::simd::LANES;
 use crate::tile::{self, Format};
 
-/// Inner values of an AMX tile.
+/// Inner values of an AMX tile, and the multiple to which bf16 operands are padded.
 const STEP: usize = 32;
 
 /// Scratch values that an operand of `rows × columns` needs, whichever of them is the inner side.
@@ -18,177 +17,223 @@ pub(crate) const fn scratch_len(rows: usize, columns: usize) -> usize {
     rows.next_multiple_of(STEP) * columns.next_multiple_of(STEP)
 }
 
-/// Left operand `[m, k]`: `f32` by strides, or AMX tiles.
+/// How operands lie in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Layout {
+    F32,
+    /// Pairs of bf16, for `vdpbf16ps`.
+    Pairs,
+    /// AMX tiles of bf16.
+    Tiles,
+}
+
+/// Makes operands and multiplies them, on one thread.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Products {
+    /// Also for the work between products.
+    pub(crate) path: Path,
+    layout: Layout,
+}
+
+/// Left operand `[m, k]`.
 #[derive(Clone, Copy)]
 pub(crate) struct Left {
     data: *const f32,
+    /// 32-bit elements from row to row; unused by tiles.
     row: usize,
+    /// 32-bit elements along the inner side; for tiles, how many of them lie in a row.
     k: usize,
-    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "only AMX splits"))]
-    low: *const f32,
 }
 
-/// Right operand `[k, n]`: panels of 16 columns in `f32`, or AMX tiles.
+/// Right operand `[k, n]`, in panels of 16 columns.
 #[derive(Clone, Copy)]
 pub(crate) struct Right {
     data: *const f32,
+    /// 32-bit elements from panel to panel.
     panel: usize,
+    /// 32-bit elements along the inner side.
     k: usize,
-    #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "only AMX splits"))]
-    low: *const f32,
 }
 
-/// Left operand from `m` rows of `k` values, `stride` apart.
-pub(crate) fn left(
-    path: Path,
-    rows: &[f32],
-    stride: usize,
-    (m, k): (usize, usize),
-    scratch: &mut [f32],
-) -> Left {
+impl Products {
+    pub(crate) fn new(path: Path, precision: Precision) -> Self {
+        let layout = match (precision, path) {
+            (Precision::Bf16, Path::Amx) => Layout::Tiles,
+            (Precision::Bf16, Path::Avx512Bf16) => Layout::Pairs,
+            _ => Layout::F32,
+        };
+        Products { path, layout }
+    }
+
+    /// Left operand from `m` rows of `k` values, `stride` apart.
+    pub(crate) fn left(
+        self,
+        rows: &[f32],
+        stride: usize,
+        (m, k): (usize, usize),
+        scratch: &mut [f32],
+    ) -> Left {
+        #[cfg(target_arch = "x86_64")]
+        if self.layout != Layout::F32 {
+            let out = words(scratch);
+            // SAFETY: the path is available.
+            match self.layout {
+                Layout::Tiles => unsafe { bf16::left::<true>(rows, stride, (m, k), out) },
+                _ => unsafe { bf16::left::<false>(rows, stride, (m, k), out) },
+            }
+            return self.packed_left(scratch, k);
+        }
+        let _ = (m, k, scratch);
+        Left { data: rows.as_ptr(), row: stride, k: 1 }
+    }
+
+    /// Left operand `[m, k]` from its transpose: `k` rows of `m` values, `stride` apart.
+    pub(crate) fn left_transposed(
+        self,
+        rows: &[f32],
+        stride: usize,
+        (m, k): (usize, usize),
+        scratch: &mut [f32],
+    ) -> Left {
+        #[cfg(target_arch = "x86_64")]
+        if self.layout != Layout::F32 {
+            let out = words(scratch);
+            // SAFETY: the path is available.
+            match self.layout {
+                Layout::Tiles => unsafe {
+                    bf16::left_transposed::<true>(rows, stride, (m, k), out)
+                },
+                _ => unsafe { bf16::left_transposed::<false>(rows, stride, (m, k), out) },
+            }
+            return self.packed_left(scratch, k);
+        }
+        let _ = (m, k, scratch);
+        Left { data: rows.as_ptr(), row: 1, k: stride }
+    }
+
     #[cfg(target_arch = "x86_64")]
-    if path == Path::Amx {
-        let (high, low) = halves(scratch, (m, k));
-        // SAFETY: the path is available.
-        unsafe { amx::left(rows, stride, (m, k), high, low) };
-        return Left { data: high.as_ptr().cast(), row: 0, k, low: low.as_ptr().cast() };
+    fn packed_left(self, scratch: &[f32], k: usize) -> Left {
+        let padded = k.next_multiple_of(STEP);
+        let (row, k) = if self.layout == Layout::Tiles { (0, padded) } else { (padded / 2, 1) };
+        Left { data: scratch.as_ptr(), row, k }
     }
-    let _ = (path, m, k, scratch);
-    Left { data: rows.as_ptr(), row: stride, k: 1, low: std::ptr::null() }
-}
 
-/// Left operand `[m, k]` from its transpose: `k` rows of `m` values, `stride` apart.
-pub(crate) fn left_transposed(
-    path: Path,
-    rows: &[f32],
-    stride: usize,
-    (m, k): (usize, usize),
-    scratch: &mut [f32],
-) -> Left {
-    #[cfg(target_arch = "x86_64")]
-    if path == Path::Amx {
-        let (high, low) = halves(scratch, (m, k));
-        // SAFETY: the path is available.
-        unsafe { amx::left_transposed(rows, stride, (m, k), high, low) };
-        return Left { data: high.as_ptr().cast(), row: 0, k, low: low.as_ptr().cast() };
+    /// Right operand from `k` rows of `n` values, `stride` apart.
+    pub(crate) fn right(
+        self,
+        rows: &[f32],
+        stride: usize,
+        (k, n): (usize, usize),
+        scratch: &mut [f32],
+    ) -> Right {
+        #[cfg(target_arch = "x86_64")]
+        if self.layout != Layout::F32 {
+            // SAFETY: the path is available.
+            unsafe { bf16::right(rows, stride, (k, n), words(scratch)) };
+            return packed_right(scratch, k);
+        }
+        let width = n.next_multiple_of(LANES);
+        for (i, out) in scratch.chunks_exact_mut(width).take(k).enumerate() {
+            let (out, padding) = out.split_at_mut(n);
+            out.copy_from_slice(&rows[i * stride..][..n]);
+            padding.fill(0.0);
+        }
+        Right { data: scratch.as_ptr(), panel: LANES, k: width }
     }
-    let _ = (path, m, k, scratch);
-    Left { data: rows.as_ptr(), row: 1, k: stride, low: std::ptr::null() }
-}
 
-/// Right operand from `k` rows of `n` values, `stride` apart.
-pub(crate) fn right(
-    path: Path,
-    rows: &[f32],
-    stride: usize,
-    (k, n): (usize, usize),
-    scratch: &mut [f32],
-) -> Right {
-    #[cfg(target_arch = "x86_64")]
-    if path == Path::Amx {
-        let (high, low) = halves(scratch, (n, k));
-        // SAFETY: the path is available.
-        unsafe { amx::right(rows, stride, (k, n), high, low) };
-        return Right { data: high.as_ptr().cast(), panel: 0, k, low: low.as_ptr().cast() };
+    /// Right operand `[k, n]` from its transpose: `n` rows of `k` values, `stride` apart.
+    pub(crate) fn right_transposed(
+        self,
+        rows: &[f32],
+        stride: usize,
+        (k, n): (usize, usize),
+        scratch: &mut [f32],
+    ) -> Right {
+        #[cfg(target_arch = "x86_64")]
+        if self.layout != Layout::F32 {
+            // SAFETY: the path is available.
+            unsafe { bf16::right_transposed(rows, stride, (k, n), words(scratch)) };
+            return packed_right(scratch, k);
+        }
+        for (p, panel) in scratch.chunks_mut(k * LANES).take(n.div_ceil(LANES)).enumerate() {
+            pack_panel(rows, (stride, 1), p * LANES..n.min((p + 1) * LANES), panel);
+        }
+        Right { data: scratch.as_ptr(), panel: k * LANES, k: LANES }
     }
-    let _ = path;
-    let width = n.next_multiple_of(LANES);
-    for (i, out) in scratch.chunks_exact_mut(width).take(k).enumerate() {
-        let (out, padding) = out.split_at_mut(n);
-        out.copy_from_slice(&rows[i * stride..][..n]);
-        padding.fill(0.0);
-    }
-    Right { data: scratch.as_ptr(), panel: LANES, k: width, low: std::ptr::null() }
-}
 
-/// Right operand `[k, n]` from its transpose: `n` rows of `k` values, `stride` apart.
-pub(crate) fn right_transposed(
-    path: Path,
-    rows: &[f32],
-    stride: usize,
-    (k, n): (usize, usize),
-    scratch: &mut [f32],
-) -> Right {
-    #[cfg(target_arch = "x86_64")]
-    if path == Path::Amx {
-        let (high, low) = halves(scratch, (n, k));
-        // SAFETY: the path is available.
-        unsafe { amx::right_transposed(rows, stride, (k, n), high, low) };
-        return Right { data: high.as_ptr().cast(), panel: 0, k, low: low.as_ptr().cast() };
-    }
-    let _ = path;
-    for (p, panel) in scratch.chunks_mut(k * LANES).take(n.div_ceil(LANES)).enumerate() {
-        pack_panel(rows, (stride, 1), p * LANES..n.min((p + 1) * LANES), panel);
-    }
-    Right { data: scratch.as_ptr(), panel: k * LANES, k: LANES, low: std::ptr::null() }
-}
-
-/// Splits scratch memory of an operand into the tiles of the high and of the low parts.
-#[cfg(target_arch = "x86_64")]
-fn halves(scratch: &mut [f32], (outer, inner): (usize, usize)) -> (&mut [u16], &mut [u16]) {
-    let len = outer.next_multiple_of(LANES) * inner.next_multiple_of(STEP);
-    bytemuck::cast_slice_mut(&mut scratch[..len]).split_at_mut(len)
-}
-
-/// `C [m, n] = A · B`, or `+=` when `add`, on this thread. `k` may be less than the operands hold if
-/// the left one holds zeros beyond.
-///
-/// # Safety
-/// The operands were made for `path`, cover the shape, and still lie in their memory; C is valid.
-pub(crate) unsafe fn multiply(
-    path: Path,
-    (m, n, k): (usize, usize, usize),
-    a: Left,
-    b: Right,
-    (c, c_row): (*mut f32, usize),
-    add: bool,
-) {
-    #[cfg(target_arch = "x86_64")]
-    if path == Path::Amx {
-        let product = |left: *const f32, right: *const f32, add| crate::amx::Product {
+    /// `C [m, n] = A · B`, or `+=` when `add`. `k` may be less than the operands hold if the left one
+    /// holds zeros beyond.
+    ///
+    /// # Safety
+    /// The operands are this layout's, cover the shape, and still lie in their memory; C is valid.
+    pub(crate) unsafe fn multiply(
+        self,
+        (m, n, k): (usize, usize, usize),
+        a: Left,
+        b: Right,
+        (c, c_row): (*mut f32, usize),
+        add: bool,
+    ) {
+        #[cfg(target_arch = "x86_64")]
+        if self.layout == Layout::Tiles {
+            let product = crate::amx::Product {
+                m,
+                n,
+                steps: k.div_ceil(STEP),
+                a: a.data.cast(),
+                a_row: a.k / STEP,
+                b: b.data.cast(),
+                b_column: b.panel / (LANES * LANES),
+                c,
+                c_row,
+                add,
+            };
+            // SAFETY: the caller's contract.
+            return unsafe { crate::amx::products(&[product]) };
+        }
+        let (format, k) = match self.layout {
+            Layout::F32 => (Format::F32, k),
+            _ => (Format::Pairs, k.div_ceil(2)),
+        };
+        let p = tile::Product {
             m,
             n,
-            steps: k.div_ceil(STEP),
-            a: left.cast(),
-            a_row: a.k.div_ceil(STEP),
-            b: right.cast(),
-            b_column: b.k.div_ceil(STEP),
+            operands: tile::Operands {
+                k,
+                a: a.data,
+                a_row: a.row,
+                a_k: a.k,
+                b: b.data,
+                b_panel: b.panel,
+                b_k: b.k,
+            },
+            more: None,
             c,
             c_row,
-            add,
+            alpha: 1.0,
+            beta: if add { 1.0 } else { 0.0 },
         };
         // SAFETY: the caller's contract.
-        return unsafe {
-            crate::amx::products(&[
-                product(a.data, b.data, add),
-                product(a.data, b.low, true),
-                product(a.low, b.data, true),
-            ]);
-        };
+        unsafe { tile::product(self.path, format, &p) };
     }
-    let p = tile::Product {
-        m,
-        n,
-        k,
-        a: a.data,
-        a_row: a.row,
-        a_k: a.k,
-        b: b.data,
-        b_panel: b.panel,
-        b_k: b.k,
-        c,
-        c_row,
-        alpha: 1.0,
-        beta: if add { 1.0 } else { 0.0 },
-    };
-    // SAFETY: the caller's contract.
-    unsafe { tile::product(path, Format::F32, &p) };
 }
 
-/// Packing into AMX tiles: `[outer / 16][inner / 32]` tiles of 512 values, zero along the inner side
-/// beyond its end.
 #[cfg(target_arch = "x86_64")]
-mod amx {
+fn packed_right(scratch: &[f32], k: usize) -> Right {
+    Right { data: scratch.as_ptr(), panel: k.next_multiple_of(STEP) / 2 * LANES, k: LANES }
+}
+
+#[cfg(target_arch = "x86_64")]
+fn words(scratch: &mut [f32]) -> &mut [u16] {
+    bytemuck::cast_slice_mut(scratch)
+}
+
+/// Packing into pairs of bf16, zero along the inner side beyond its end.
+///
+/// A right operand is `[n / 16][k / 2][16]` pairs, for `vdpbf16ps` and for AMX alike. A left one is
+/// `[m][k / 2]` pairs, or in tiles `[m / 16][k / 32][16][16]`.
+#[cfg(target_arch = "x86_64")]
+mod bf16 {
     use std::arch::x86_64::*;
 
     use super::{LANES, STEP};
@@ -196,20 +241,11 @@ mod amx {
     /// Values of a tile.
     const TILE: usize = LANES * STEP;
 
-    /// Rounds 32 values to bf16, and what that loses again.
+    /// 32 values as bf16.
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-    fn split(first: __m512, second: __m512) -> (__m512i, __m512i) {
-        let round = |first, second| {
-            // SAFETY: a reinterpretation of 512 bits.
-            unsafe { std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(second, first)) }
-        };
-        let high = round(first, second);
-        let widen = |half: __m256i| {
-            _mm512_castsi512_ps(_mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(half)))
-        };
-        let first = _mm512_sub_ps(first, widen(_mm512_castsi512_si256(high)));
-        let second = _mm512_sub_ps(second, widen(_mm512_extracti64x4_epi64::<1>(high)));
-        (high, round(first, second))
+    fn round(first: __m512, second: __m512) -> __m512i {
+        // SAFETY: a reinterpretation of 512 bits.
+        unsafe { std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(second, first)) }
     }
 
     /// Loads up to 16 values, zeros beyond; `values` may be empty.
@@ -220,7 +256,7 @@ mod amx {
         unsafe { _mm512_maskz_loadu_ps(mask, values.as_ptr()) }
     }
 
-    /// Up to 32 values from `start` of a row of `len`.
+    /// Up to 32 values from `start` of a row.
     #[target_feature(enable = "avx512f")]
     fn load_pair(row: &[f32], start: usize) -> (__m512, __m512) {
         let row = &row[start.min(row.len())..];
@@ -234,34 +270,38 @@ mod amx {
         unsafe { _mm512_storeu_si512(out.as_mut_ptr().cast(), value) };
     }
 
+    /// Where the values of row `i` from `s * STEP` on lie in a left operand of `steps` steps.
+    fn left_index<const TILES: bool>(i: usize, s: usize, steps: usize) -> usize {
+        if TILES {
+            ((i / LANES) * steps + s) * TILE + i % LANES * STEP
+        } else {
+            (i * steps + s) * STEP
+        }
+    }
+
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-    pub(super) unsafe fn left(
+    pub(super) unsafe fn left<const TILES: bool>(
         rows: &[f32],
         stride: usize,
         (m, k): (usize, usize),
-        high: &mut [u16],
-        low: &mut [u16],
+        out: &mut [u16],
     ) {
         let steps = k.div_ceil(STEP);
         for i in 0..m {
             let row = &rows[i * stride..][..k];
             for s in 0..steps {
                 let (first, second) = load_pair(row, s * STEP);
-                let at = ((i / LANES) * steps + s) * TILE + i % LANES * STEP;
-                let (h, l) = split(first, second);
-                store(h, &mut high[at..]);
-                store(l, &mut low[at..]);
+                store(round(first, second), &mut out[left_index::<TILES>(i, s, steps)..]);
             }
         }
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-    pub(super) unsafe fn left_transposed(
+    pub(super) unsafe fn left_transposed<const TILES: bool>(
         rows: &[f32],
         stride: usize,
         (m, k): (usize, usize),
-        high: &mut [u16],
-        low: &mut [u16],
+        out: &mut [u16],
     ) {
         let steps = k.div_ceil(STEP);
         for block in (0..m).step_by(LANES) {
@@ -278,11 +318,9 @@ mod amx {
                 }
                 transpose(&mut first);
                 transpose(&mut second);
-                for i in 0..LANES {
-                    let at = ((block / LANES) * steps + s) * TILE + i * STEP;
-                    let (h, l) = split(first[i], second[i]);
-                    store(h, &mut high[at..]);
-                    store(l, &mut low[at..]);
+                for i in 0..columns.len() {
+                    let at = left_index::<TILES>(block + i, s, steps);
+                    store(round(first[i], second[i]), &mut out[at..]);
                 }
             }
         }
@@ -293,8 +331,7 @@ mod amx {
         rows: &[f32],
         stride: usize,
         (k, n): (usize, usize),
-        high: &mut [u16],
-        low: &mut [u16],
+        out: &mut [u16],
     ) {
         // Interleaves the two halves of a register of 16-bit values.
         let order: [u16; STEP] = std::array::from_fn(|i| (i / 2 + i % 2 * LANES) as u16);
@@ -307,10 +344,8 @@ mod amx {
             for panel in 0..n.div_ceil(LANES) {
                 let even = load(&even[(panel * LANES).min(even.len())..]);
                 let odd = load(&odd[(panel * LANES).min(odd.len())..]);
-                let (h, l) = split(even, odd);
-                let at = (panel * steps + pair / LANES) * TILE + pair % LANES * STEP;
-                store(_mm512_permutexvar_epi16(order, h), &mut high[at..]);
-                store(_mm512_permutexvar_epi16(order, l), &mut low[at..]);
+                let at = (panel * steps * LANES + pair) * STEP;
+                store(_mm512_permutexvar_epi16(order, round(even, odd)), &mut out[at..]);
             }
         }
     }
@@ -320,26 +355,21 @@ mod amx {
         rows: &[f32],
         stride: usize,
         (k, n): (usize, usize),
-        high: &mut [u16],
-        low: &mut [u16],
+        out: &mut [u16],
     ) {
         let steps = k.div_ceil(STEP);
         for block in (0..n).step_by(LANES) {
             for s in 0..steps {
-                let [mut highs, mut lows] = [[_mm512_setzero_ps(); LANES]; 2];
+                let mut pairs = [_mm512_setzero_ps(); LANES];
                 for i in 0..LANES.min(n - block) {
                     let row = &rows[(block + i) * stride..][..k];
                     let (first, second) = load_pair(row, s * STEP);
-                    let (h, l) = split(first, second);
-                    highs[i] = _mm512_castsi512_ps(h);
-                    lows[i] = _mm512_castsi512_ps(l);
+                    pairs[i] = _mm512_castsi512_ps(round(first, second));
                 }
-                transpose(&mut highs);
-                transpose(&mut lows);
+                transpose(&mut pairs);
                 for i in 0..LANES {
                     let at = ((block / LANES) * steps + s) * TILE + i * STEP;
-                    store(_mm512_castps_si512(highs[i]), &mut high[at..]);
-                    store(_mm512_castps_si512(lows[i]), &mut low[at..]);
+                    store(_mm512_castps_si512(pairs[i]), &mut out[at..]);
                 }
             }
         }

@@ -274,7 +274,7 @@ pub fn attention_backward(
     lse: &[f32],
     segments: &[usize],
     heads: Heads,
-    Scores { scale, window }: Scores,
+    scores: Scores,
     dq: &mut [f32],
     dk: &mut [f32],
     dv: &mut [f32],
@@ -288,12 +288,12 @@ pub fn attention_backward(
             for h in 0..heads.heads {
                 let at = (i * heads.heads + h) * d;
                 let delta = dot(&dout[at..][..d], &out[at..][..d]);
-                let start = first_seen(Scores { scale, window }, i + 1).max(segment[0]);
+                let start = first_seen(scores, i + 1).max(segment[0]);
                 for j in start..=i {
                     let kv = j * kw + h / heads.group() * d;
-                    let s = scale * dot(&q[at..][..d], &k[kv..][..d]);
+                    let s = scores.scale * dot(&q[at..][..d], &k[kv..][..d]);
                     let p = (s - lse[i * heads.heads + h]).exp();
-                    let ds = scale * p * (dot(&dout[at..][..d], &v[kv..][..d]) - delta);
+                    let ds = scores.scale * p * (dot(&dout[at..][..d], &v[kv..][..d]) - delta);
                     for c in 0..d {
                         dv[kv + c] += p * dout[at + c];
                         dq[at + c] += ds * k[kv + c];

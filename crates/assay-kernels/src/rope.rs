@@ -1,8 +1,7 @@
 //! Rotary position embedding (Su et al. 2021).
 
-use rayon::prelude::*;
-
 use crate::activation::task_len;
+use crate::team;
 
 /// Which components of a head rotate together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -108,7 +107,7 @@ fn rotate(
         return;
     }
     let rows = task_len(width) / width;
-    x.par_chunks_mut(rows * width).zip(positions.par_chunks(rows)).for_each(|(x, positions)| {
+    team::consume(x.chunks_mut(rows * width).zip(positions.chunks(rows)), |(x, positions)| {
         for (row, &position) in x.chunks_exact_mut(width).zip(positions) {
             let (cos, sin) = table.at(position);
             for head in row.chunks_exact_mut(table.head_dim()) {

@@ -1,4 +1,4 @@
-//! A team of threads that waits awake for a moment, for products too small to wake somebody up.
+//! A team of threads that waits awake for a moment, for work too small to wake somebody up.
 //!
 //! A decoding step is some hundred parallel regions of ten microseconds each; waking a sleeping thread
 //! costs as much as one of them. Helpers therefore spin for a while after each job before they sleep.
@@ -10,6 +10,8 @@ use std::cell::{Cell, UnsafeCell};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::thread::Thread;
+
+use crate::gemm::Shared;
 
 /// Looks at the next job's number before a helper sleeps: some tens of microseconds.
 const SPINS: u32 = 4_000;
@@ -100,6 +102,23 @@ pub(crate) fn for_each(tasks: usize, task: impl Fn(usize) + Sync) {
     }
     work(job);
     drop(end);
+}
+
+/// Calls `task` with each item, on all threads as [`for_each`] does.
+///
+/// # Panics
+/// When a task does.
+pub(crate) fn consume<T: Send>(items: impl ExactSizeIterator<Item = T>, task: impl Fn(T) + Sync) {
+    if items.len() <= 1 || alone() || rayon::current_num_threads() == 1 {
+        return items.for_each(task);
+    }
+    let mut items: Vec<Option<T>> = items.map(Some).collect();
+    let (slots, len) = (Shared(items.as_mut_ptr()), items.len());
+    for_each(len, |i| {
+        // SAFETY: each index is given out once, so that no two tasks touch a slot.
+        let item = unsafe { (*slots.get().add(i)).take() };
+        item.into_iter().for_each(&task);
+    });
 }
 
 /// Closes the gate, waits for the helpers inside, and gives the team back.

@@ -22,12 +22,10 @@ const F32: u8 = 0;
 const WIDENED: u8 = 1;
 const PAIRS: u8 = 2;
 
-/// `C [m, n] = alpha · A · B + beta · C`. Strides and `k` count 32-bit elements; in the bf16 formats
-/// one element of B is a pair, so `k` counts pairs, and in [`Format::Widened`] A has `2k` values.
+/// A [m, k] and B [k, n]. Strides and `k` count 32-bit elements; in the bf16 formats one element of B is
+/// a pair, so `k` counts pairs, and in [`Format::Widened`] A has `2k` values.
 #[derive(Clone, Copy)]
-pub(crate) struct Product {
-    pub(crate) m: usize,
-    pub(crate) n: usize,
+pub(crate) struct Operands {
     pub(crate) k: usize,
     pub(crate) a: *const f32,
     pub(crate) a_row: usize,
@@ -36,6 +34,16 @@ pub(crate) struct Product {
     pub(crate) b: *const f32,
     pub(crate) b_panel: usize,
     pub(crate) b_k: usize,
+}
+
+/// `C [m, n] = alpha · (A · B + A' · B') + beta · C`.
+#[derive(Clone, Copy)]
+pub(crate) struct Product {
+    pub(crate) m: usize,
+    pub(crate) n: usize,
+    pub(crate) operands: Operands,
+    /// A second product of the same shape and format, summed in the same registers.
+    pub(crate) more: Option<Operands>,
     pub(crate) c: *mut f32,
     pub(crate) c_row: usize,
     pub(crate) alpha: f32,
@@ -88,7 +96,8 @@ unsafe fn run<V: Vector, const FORMAT: u8>(p: &Product) {
     let panels = p.n.div_ceil(LANES);
     let mut panel = 0;
     while panel < panels {
-        if V::PANELS == 3 && panels - panel >= 3 {
+        // Four are two and two: a single panel leaves half of the multipliers waiting.
+        if V::PANELS == 3 && panels - panel >= 3 && panels - panel != 4 {
             rows::<V, FORMAT, 3>(p, panel);
             panel += 3;
         } else if V::PANELS >= 2 && panels - panel >= 2 {
@@ -134,6 +143,26 @@ unsafe fn tile<V: Vector, const FORMAT: u8, const R: usize, const P: usize>(
     panel: usize,
 ) {
     let mut acc = [[V::splat(0.0); P]; R];
+    accumulate::<V, FORMAT, R, P>(&p.operands, row, panel, &mut acc);
+    if let Some(more) = &p.more {
+        accumulate::<V, FORMAT, R, P>(more, row, panel, &mut acc);
+    }
+    for i in 0..R {
+        for j in 0..P {
+            let column = (panel + j) * LANES;
+            let c = p.c.add((row + i) * p.c_row + column);
+            finish(acc[i][j], c, p.n - column, p.alpha, p.beta);
+        }
+    }
+}
+
+#[inline(always)]
+unsafe fn accumulate<V: Vector, const FORMAT: u8, const R: usize, const P: usize>(
+    p: &Operands,
+    row: usize,
+    panel: usize,
+    acc: &mut [[V; P]; R],
+) {
     let (a_row, a_k, b_panel, b_k) = (p.a_row, p.a_k, p.b_panel, p.b_k);
     let mut a = p.a.add(row * a_row);
     let mut b = p.b.add(panel * b_panel);
@@ -170,13 +199,6 @@ unsafe fn tile<V: Vector, const FORMAT: u8, const R: usize, const P: usize>(
             a = a.add(a_k);
         }
         b = b.add(b_k);
-    }
-    for i in 0..R {
-        for j in 0..P {
-            let column = (panel + j) * LANES;
-            let c = p.c.add((row + i) * p.c_row + column);
-            finish(acc[i][j], c, p.n - column, p.alpha, p.beta);
-        }
     }
 }
 

@@ -49,7 +49,7 @@ pub(super) unsafe fn step(path: Path, s: &Step<'_>, out: *mut f32) {
         }
         for row in scores.chunks_mut(padded) {
             let row = &mut row[..seen];
-            let total = exp_row(path, row, max_row(path, row));
+            let total = exp_row(path, row, 1.0, max_row(path, row));
             scale_row(path, row, 1.0 / total);
         }
         let out = out.add(s.kv_head * group * d);

@@ -9,7 +9,7 @@ use super::{Heads, QUERY_BLOCK, Scores};
 use crate::activation::{exp_row, max_row, scale_add_row, scale_row};
 use crate::dispatch::{Path, kernel};
 use crate::gemm::dot_kernel;
-use crate::operand::{left, left_transposed, multiply, right, right_transposed, scratch_len};
+use crate::operand::{Products, scratch_len};
 use crate::scratch;
 use crate::simd::LANES;
 
@@ -78,8 +78,14 @@ impl Forward<'_> {
 /// document's first query.
 ///
 /// # Safety
-/// `path` is available, the slices hold what the block needs, and nobody else writes its part.
-pub(super) unsafe fn forward(path: Path, b: &Forward<'_>, out: *mut f32, lse: Option<*mut f32>) {
+/// The path is available, the slices hold what the block needs, and nobody else writes its part.
+pub(super) unsafe fn forward(
+    products: Products,
+    b: &Forward<'_>,
+    out: *mut f32,
+    lse: Option<*mut f32>,
+) {
+    let path = products.path;
     let (d, padded) = (b.heads.head_dim, b.heads.head_dim.next_multiple_of(LANES));
     let (group, rows) = (b.heads.group(), b.queries * b.heads.group());
     let width = b.heads.width();
@@ -100,15 +106,15 @@ pub(super) unsafe fn forward(path: Path, b: &Forward<'_>, out: *mut f32, lse: Op
         for start in (first_block..end).step_by(KEY_BLOCK) {
             let len = KEY_BLOCK.min(end - start);
             let (kw, at) = (b.heads.kv_width(), b.kv_head * d);
-            let keys_t = right_transposed(path, &b.k.from(start, kw)[at..], kw, (d, len), keys);
-            let values = right(path, &b.v.from(start, kw)[at..], kw, (len, d), values);
+            let keys_t = products.right_transposed(&b.k.from(start, kw)[at..], kw, (d, len), keys);
+            let values = products.right(&b.v.from(start, kw)[at..], kw, (len, d), values);
             for first in (0..rows).step_by(product_rows) {
                 let q = &b.q[b.first * width + (b.kv_head * group + first / b.queries) * d..];
-                let q = left(path, q, stride, (product_rows, d), left_scratch);
+                let q = products.left(q, stride, (product_rows, d), left_scratch);
                 // SAFETY: the shapes of the scratch blocks above.
                 unsafe {
                     let c = (scores.as_mut_ptr(), KEY_BLOCK);
-                    multiply(path, (product_rows, len, d), q, keys_t, c, false);
+                    products.multiply((product_rows, len, d), q, keys_t, c, false);
                     for i in 0..product_rows {
                         let row = first + i;
                         let visible = within(b.visible(row % b.queries), start, len);
@@ -118,9 +124,9 @@ pub(super) unsafe fn forward(path: Path, b: &Forward<'_>, out: *mut f32, lse: Op
                         let (scale, bias) = (b.scores.scale, b.bias(row % b.queries, start));
                         online_softmax(path, scores, visible, scale, bias, sums, state);
                     }
-                    let p = left(path, scores, KEY_BLOCK, (product_rows, len), left_scratch);
+                    let p = products.left(scores, KEY_BLOCK, (product_rows, len), left_scratch);
                     let c = (sums[first * padded..].as_mut_ptr(), padded);
-                    multiply(path, (product_rows, padded, len), p, values, c, true);
+                    products.multiply((product_rows, padded, len), p, values, c, true);
                 }
             }
         }
@@ -169,18 +175,26 @@ unsafe fn online_softmax(
     }
     // SAFETY: the path is available.
     unsafe {
-        match bias {
-            Some(bias) => scale_add_row(path, seen, scale, &bias[visible]),
-            None => scale_row(path, seen, scale),
-        }
-        let new = max_row(path, seen).max(*max);
+        let scale = match bias {
+            Some(bias) => {
+                scale_add_row(path, seen, scale, &bias[visible]);
+                1.0
+            }
+            // The largest product must be that of the largest score.
+            None if scale < 0.0 => {
+                scale_row(path, seen, scale);
+                1.0
+            }
+            None => scale,
+        };
+        let new = (scale * max_row(path, seen)).max(*max);
         if new > *max {
             let correction = (*max - new).exp();
             scale_row(path, sums, correction);
             *total *= correction;
             *max = new;
         }
-        *total += exp_row(path, seen, new);
+        *total += exp_row(path, seen, scale, new);
     }
 }
 
@@ -202,15 +216,16 @@ pub(super) struct Backward<'a> {
 /// Overwrites the document's and the heads' parts of the gradients.
 ///
 /// # Safety
-/// `path` is available, the slices and gradients hold the document, and nobody else writes these
+/// The path is available, the slices and gradients hold the document, and nobody else writes these
 /// parts.
 pub(super) unsafe fn backward(
-    path: Path,
+    products: Products,
     b: &Backward<'_>,
     dq: *mut f32,
     dk: *mut f32,
     dv: *mut f32,
 ) {
+    let path = products.path;
     let (d, padded) = (b.heads.head_dim, b.heads.head_dim.next_multiple_of(LANES));
     let (group, width, kw) = (b.heads.group(), b.heads.width(), b.heads.kv_width());
     let (key, query) = (scratch_len(KEY_BLOCK, padded), scratch_len(QUERY_BLOCK, padded));
@@ -252,9 +267,9 @@ pub(super) unsafe fn backward(
         for start in (0..b.len).step_by(KEY_BLOCK) {
             let len = KEY_BLOCK.min(b.len - start);
             let at = start * kw + b.kv_head * d;
-            let k_t = right_transposed(path, &b.k[at..], kw, (d, len), k_t);
-            let v_t = right_transposed(path, &b.v[at..], kw, (d, len), v_t);
-            let keys = right(path, &b.k[at..], kw, (len, d), keys);
+            let k_t = products.right_transposed(&b.k[at..], kw, (d, len), k_t);
+            let v_t = products.right_transposed(&b.v[at..], kw, (d, len), v_t);
+            let keys = products.right(&b.k[at..], kw, (len, d), keys);
             dks.fill(0.0);
             dvs.fill(0.0);
             // The last query that sees a key of the block is a window behind it.
@@ -267,35 +282,34 @@ pub(super) unsafe fn backward(
                 let len = len.min(first + queries - start);
                 let at = first * width + head(g) * d;
                 let (q, dout) = (&b.q[at..], &b.dout[at..]);
-                let q_t = left_transposed(path, q, width, (d, queries), q_ts);
-                let dout_t = left_transposed(path, dout, width, (d, queries), dout_ts);
-                let q = left(path, q, width, (queries, d), qs);
-                let dout = left(path, dout, width, (queries, d), douts);
+                let q_t = products.left_transposed(q, width, (d, queries), q_ts);
+                let dout_t = products.left_transposed(dout, width, (d, queries), dout_ts);
+                let q = products.left(q, width, (queries, d), qs);
+                let dout = products.left(dout, width, (queries, d), douts);
                 // SAFETY: the shapes of the scratch blocks above.
                 unsafe {
                     let across = (queries, len, d);
-                    multiply(path, across, q, k_t, (p.as_mut_ptr(), KEY_BLOCK), false);
-                    multiply(path, across, dout, v_t, (ds.as_mut_ptr(), KEY_BLOCK), false);
+                    products.multiply(across, q, k_t, (p.as_mut_ptr(), KEY_BLOCK), false);
+                    products.multiply(across, dout, v_t, (ds.as_mut_ptr(), KEY_BLOCK), false);
                     for i in 0..queries {
                         let row = first + i;
                         let visible = within(b.scores.first_seen(row + 1)..row + 1, start, len);
                         let p = mask(&mut p[i * KEY_BLOCK..][..len], visible.clone());
                         let ds = mask(&mut ds[i * KEY_BLOCK..][..len], visible);
-                        scale_row(path, p, b.scores.scale);
-                        exp_row(path, p, b.lse[row * b.heads.heads + head(g)]);
+                        exp_row(path, p, b.scores.scale, b.lse[row * b.heads.heads + head(g)]);
                         score_gradient(path, p, delta[g * b.len + row], b.scores.scale, ds);
                     }
                     // Transposed, so that the scores need not be.
                     let to_keys = (d, len, queries);
-                    let p_right = right(path, p, KEY_BLOCK, (queries, len), p_right);
+                    let p_right = products.right(p, KEY_BLOCK, (queries, len), p_right);
                     let dv_t = (dvs.as_mut_ptr(), KEY_BLOCK);
-                    multiply(path, to_keys, dout_t, p_right, dv_t, true);
-                    let ds_right = right(path, ds, KEY_BLOCK, (queries, len), ds_right);
+                    products.multiply(to_keys, dout_t, p_right, dv_t, true);
+                    let ds_right = products.right(ds, KEY_BLOCK, (queries, len), ds_right);
                     let dk_t = (dks.as_mut_ptr(), KEY_BLOCK);
-                    multiply(path, to_keys, q_t, ds_right, dk_t, true);
-                    let ds = left(path, ds, KEY_BLOCK, (queries, len), ds_left);
+                    products.multiply(to_keys, q_t, ds_right, dk_t, true);
+                    let ds = products.left(ds, KEY_BLOCK, (queries, len), ds_left);
                     let dq = dqs[(g * b.len + first) * padded..].as_mut_ptr();
-                    multiply(path, (queries, padded, len), ds, keys, (dq, padded), true);
+                    products.multiply((queries, padded, len), ds, keys, (dq, padded), true);
                 }
             }
             for i in 0..len {

@@ -1,7 +1,7 @@
 //! Attention over packed documents and caches.
 
 use assay_kernels::{
-    CACHE_BLOCK, CachedQuery, Heads, PositionBias, Scores, attention_backward,
+    CACHE_BLOCK, CachedQuery, Heads, PositionBias, Precision, Scores, attention_backward,
     attention_bidirectional, attention_cached, attention_decode, attention_forward, attention_step,
     reference,
 };
@@ -10,8 +10,13 @@ use proptest::prelude::*;
 use crate::{assert_close, assert_gradient, assert_same_bits, on_every_path, values, weighted};
 
 const SCALE: f32 = 0.4;
-const ALL: Scores = Scores { scale: SCALE, window: None };
+const ALL: Scores = Scores { scale: SCALE, window: None, precision: Precision::F32 };
 
+/// Each precision with its tolerances of outputs and of gradients.
+const PRECISIONS: [(Precision, f32, f32); 2] =
+    [(Precision::F32, 2e-5, 2e-4), (Precision::Bf16, 2e-2, 6e-2)];
+
+#[derive(Clone)]
 struct Case {
     heads: Heads,
     segments: Vec<usize>,
@@ -69,26 +74,32 @@ fn check(case: &Case) {
     reference::attention_backward(
         &dout, q, k, v, &want, &want_lse, segments, *heads, *scores, dq, dk, dv,
     );
-    on_every_path(|_| {
-        let (out, lse) = case.forward(q, k, v);
-        assert_close(&out, &want, 2e-5, "attention");
-        assert_close(&lse, &want_lse, 2e-5, "lse");
-        for (got, want) in case.backward(&dout, &out, &lse).iter().zip(&want_grads) {
-            assert_close(got, want, 2e-4, "attention gradient");
-        }
-    });
+    for (precision, tolerance, gradient_tolerance) in PRECISIONS {
+        let case = Case { scores: Scores { precision, ..*scores }, ..case.clone() };
+        on_every_path(|path| {
+            let what = |what: &str| format!("{path:?} {precision:?} {what}");
+            let (out, lse) = case.forward(q, k, v);
+            assert_close(&out, &want, tolerance, &what("attention"));
+            assert_close(&lse, &want_lse, tolerance, &what("lse"));
+            for (got, want) in case.backward(&dout, &out, &lse).iter().zip(&want_grads) {
+                assert_close(got, want, gradient_tolerance, &what("attention gradient"));
+            }
+        });
+    }
 }
 
 fn check_bidirectional(case: &Case) {
     let Case { heads, segments, q, k, v, .. } = case;
     let (mut want, mut lse) = (vec![0.0; q.len()], vec![0.0; case.tokens() * heads.heads]);
     reference::attention(q, k, v, segments, *heads, ALL, false, &mut want, &mut lse);
-    on_every_path(|_| {
-        let mut out = vec![f32::NAN; q.len()];
-        let (n, d) = (heads.heads, heads.head_dim);
-        attention_bidirectional(q, k, v, segments, n, d, SCALE, None, &mut out);
-        assert_close(&out, &want, 2e-5, "bidirectional attention");
-    });
+    for (precision, tolerance, _) in PRECISIONS {
+        on_every_path(|_| {
+            let mut out = vec![f32::NAN; q.len()];
+            let (n, d) = (heads.heads, heads.head_dim);
+            attention_bidirectional(q, k, v, segments, n, d, SCALE, None, precision, &mut out);
+            assert_close(&out, &want, tolerance, "bidirectional attention");
+        });
+    }
 }
 
 /// The reference is the definition, written out.
@@ -113,12 +124,14 @@ fn check_bias(case: &Case, reach: usize) {
             }
         }
     }
-    on_every_path(|_| {
-        let mut out = vec![f32::NAN; q.len()];
-        let bias = Some(PositionBias { values: &table, reach });
-        attention_bidirectional(q, k, v, segments, n, d, SCALE, bias, &mut out);
-        assert_close(&out, &want, 2e-5, "attention with position bias");
-    });
+    for (precision, tolerance, _) in PRECISIONS {
+        on_every_path(|_| {
+            let mut out = vec![f32::NAN; q.len()];
+            let bias = Some(PositionBias { values: &table, reach });
+            attention_bidirectional(q, k, v, segments, n, d, SCALE, bias, precision, &mut out);
+            assert_close(&out, &want, tolerance, "attention with position bias");
+        });
+    }
 }
 
 proptest! {
@@ -174,9 +187,9 @@ fn check_gradients(case: &Case) {
 /// Feeding a text in pieces through the cache gives the bits of one pass.
 #[test]
 fn cached_pieces_equal_one_pass() {
-    for window in [None, Some(70)] {
+    for (window, (precision, ..)) in [None, Some(70)].into_iter().zip(PRECISIONS) {
         let mut case = case(&[290], 2, 3, 64);
-        case.scores.window = window;
+        case.scores = Scores { window, precision, ..ALL };
         check_cached(&case);
     }
 }
@@ -203,7 +216,7 @@ fn check_cached(case: &Case) {
 #[test]
 fn decoding_does_not_depend_on_the_batch() {
     let heads = Heads { heads: 4, kv_heads: 2, head_dim: 16 };
-    let scores = Scores { scale: SCALE, window: Some(90) };
+    let scores = Scores { window: Some(90), precision: Precision::Bf16, ..ALL };
     let q = values(5 * heads.width(), 1);
     let block = CACHE_BLOCK * heads.kv_width();
     let shared = values(block, 9);

@@ -49,13 +49,15 @@ fn results(path: Path) -> Vec<Vec<f32>> {
         let kv = heads.kv_width() * m;
         let (mut out, mut lse) = (vec![0.0; m * k], vec![0.0; m * 9]);
         let (key, value, segments) = (&x[..kv], &x[kv..2 * kv], [0, 100, m]);
-        let scores = Scores { scale: 0.125, window: Some(130) };
-        attention_forward(&x, key, value, &segments, heads, scores, &mut out, &mut lse);
-        let (mut dq, mut dk, mut dv) = (vec![0.0; m * k], vec![0.0; kv], vec![0.0; kv]);
-        attention_backward(
-            &x, &x, key, value, &out, &lse, &segments, heads, scores, &mut dq, &mut dk, &mut dv,
-        );
-        all.extend([out, lse, dq, dk, dv]);
+        for precision in [Precision::F32, Precision::Bf16] {
+            let scores = Scores { scale: 0.125, window: Some(130), precision };
+            attention_forward(&x, key, value, &segments, heads, scores, &mut out, &mut lse);
+            let (mut dq, mut dk, mut dv) = (vec![0.0; m * k], vec![0.0; kv], vec![0.0; kv]);
+            attention_backward(
+                &x, &x, key, value, &out, &lse, &segments, heads, scores, &mut dq, &mut dk, &mut dv,
+            );
+            all.extend([out.clone(), lse.clone(), dq, dk, dv]);
+        }
 
         let head = PackedMatrix::pack(&w, n, k, Precision::Bf16);
         let targets: Vec<u32> = (0..m as u32).map(|i| i % n as u32).collect();

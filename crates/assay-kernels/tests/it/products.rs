@@ -1,6 +1,8 @@
 //! Packed products, small products and dot.
 
-use assay_kernels::{PackedMatrix, Precision, dot, gemm, matmul, matmul_add, reference};
+use assay_kernels::{
+    Linear, LowRank, PackedMatrix, Precision, dot, gemm, linear, matmul, matmul_add, reference,
+};
 use half::bf16;
 use proptest::prelude::*;
 
@@ -33,12 +35,50 @@ fn check_packed(m: usize, n: usize, k: usize, precision: Precision) {
     });
 }
 
+/// `x·(W + B·A)ᵀ` in one go, against its parts.
+fn check_low_rank(m: usize, n: [usize; 2], k: usize, rank: usize, precision: Precision) {
+    let x = values(m * k, 1);
+    let weights = n.map(|n| values(n * k, 2));
+    let (a, b) = (values(rank * k, 3), values(n[0] * rank, 4));
+    let tolerance = 4e-6 * ((k + rank) as f32).sqrt().max(1.0);
+    // The pair's middle is rounded too.
+    let middle_tolerance = if precision == Precision::F32 { tolerance } else { 4e-2 };
+    on_every_path(|path| {
+        let packed: Vec<_> =
+            n.iter().zip(&weights).map(|(&n, w)| PackedMatrix::pack(w, n, k, precision)).collect();
+        let down = PackedMatrix::pack(&a, rank, k, precision);
+        let up = PackedMatrix::pack(&b, n[0], rank, precision);
+        let mut want = n.map(|n| vec![0.5; m * n]);
+        let mut want_z = vec![0.0; m * rank];
+        for (want, w) in want.iter_mut().zip(&packed) {
+            matmul_add(&x, m, w, want);
+        }
+        matmul(&x, m, &down, &mut want_z);
+        matmul_add(&want_z, m, &up, &mut want[0]);
+        let mut got = n.map(|n| vec![0.5; m * n]);
+        let mut z = vec![f32::NAN; m * rank];
+        let [first, second] = &mut got;
+        let pair = Some(LowRank { down: &down, up: &up, z: &mut z });
+        let both = &mut [
+            Linear { w: &packed[0], pair, out: first },
+            Linear { w: &packed[1], pair: None, out: second },
+        ];
+        linear(&x, m, both, true);
+        let what = format!("{path:?} {precision:?} {m}x{n:?}x{k}, rank {rank}");
+        assert_close(&z, &want_z, tolerance, &what);
+        assert_close(&got[0], &want[0], middle_tolerance, &what);
+        assert_close(&got[1], &want[1], tolerance, &what);
+    });
+}
+
 #[test]
 fn packed_products_at_model_shapes() {
     for precision in [Precision::F32, Precision::Bf16] {
         check_packed(1, 192, 576, precision);
         check_packed(70, 576, 576, precision);
         check_packed(5, 96, 4100, precision);
+        check_low_rank(300, [576, 192], 576, 16, precision);
+        check_low_rank(40, [96, 17], 4100, 16, precision);
     }
 }
 
@@ -107,6 +147,14 @@ proptest! {
     #[test]
     fn packed_products(m in 1usize..80, n in 1usize..120, k in 1usize..150, bf16: bool) {
         check_packed(m, n, k, if bf16 { Precision::Bf16 } else { Precision::F32 });
+    }
+
+    #[test]
+    fn products_with_a_low_rank_part(
+        m in 1usize..80, n in 1usize..120, k in 1usize..150, rank in 1usize..40, bf16: bool,
+    ) {
+        let precision = if bf16 { Precision::Bf16 } else { Precision::F32 };
+        check_low_rank(m, [n, 120 - n], k, rank, precision);
     }
 
     #[test]

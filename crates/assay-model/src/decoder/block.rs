@@ -7,13 +7,13 @@
 use std::sync::OnceLock;
 
 use assay_kernels::{
-    Heads, PackedMatrix, Path, Precision, QuantMatrix, Rope, RopeTable, Scores, attention_backward,
-    gate_mul, gate_mul_backward, gemm, matmul, matmul_add, quant_matmul, rms_norm,
-    rms_norm_backward, rope, rope_backward, with_path,
+    Heads, Linear, LowRank, PackedMatrix, Precision, QuantMatrix, Rope, RopeTable, Scores,
+    attention_backward, gate_mul, gate_mul_backward, gemm, linear, matmul, matmul_add,
+    quant_matmul, rms_norm, rms_norm_backward, rope, rope_backward,
 };
 
 use super::pool::{Buffer, Pool};
-use crate::adapter::{Adapter, LayerPairs};
+use crate::adapter::{Adapter, LayerPairs, PackedPair};
 use crate::config::{DecoderConfig, Module};
 
 /// A frozen weight in one orientation, and in the other once a gradient has to pass; and in the integers of
@@ -30,8 +30,8 @@ impl Frozen {
         Frozen { weight, transposed: OnceLock::new(), quantised }
     }
 
-    /// `out (+)= x·Wᵀ` for several weights with the same input `x [t, inputs]`; the first `generated` rows
-    /// with the quantised weights, where there are such.
+    /// `out (+)= x·Wᵀ` for several weights with the same input `x [t, inputs]`, or `+=` when `add`; of the
+    /// `t` rows the first `generated` with the quantised weights, where there are such.
     ///
     /// Which product a row gets depends on what it is and never on how many there are, so that an answer
     /// does not depend on the batch.
@@ -39,29 +39,44 @@ impl Frozen {
         x: &[f32],
         t: usize,
         generated: usize,
-        products: &mut [(&Frozen, &mut [f32])],
+        products: &mut [Product<'_>],
         add: bool,
     ) {
         let inputs = x.len() / t.max(1);
-        let whole = products.iter().all(|(w, _)| w.quantised.is_some());
+        let whole = products.iter().all(|p| p.weight.quantised.is_some());
         let generated = if whole { generated } else { 0 };
         let (x_generated, x_read) = x.split_at(generated * inputs);
         if generated > 0 {
             let mut quantised: Vec<(&QuantMatrix, &mut [f32])> = products
                 .iter_mut()
-                .filter_map(|(w, out)| {
-                    let weight = w.quantised.as_ref()?;
-                    Some((weight, &mut out[..generated * weight.rows()]))
+                .filter_map(|p| {
+                    let weight = p.weight.quantised.as_ref()?;
+                    Some((weight, &mut p.out[..generated * weight.rows()]))
                 })
                 .collect();
             quant_matmul(x_generated, generated, &mut quantised, add);
+            for Product { out, pair, .. } in &mut *products {
+                let Some((pair, z)) = pair else { continue };
+                let (rank, outputs) = (pair.a.rows(), pair.b.rows());
+                let z = &mut z[..generated * rank];
+                matmul(x_generated, generated, &pair.a, z);
+                matmul_add(z, generated, &pair.b, &mut out[..generated * outputs]);
+            }
         }
         if t > generated {
-            let product = if add { matmul_add } else { matmul };
-            for (w, out) in products {
-                let out = &mut out[generated * w.weight.rows()..];
-                product(x_read, t - generated, &w.weight, out);
-            }
+            let mut read: Vec<Linear<'_>> = products
+                .iter_mut()
+                .map(|Product { weight, pair, out }| Linear {
+                    w: &weight.weight,
+                    out: &mut out[generated * weight.weight.rows()..],
+                    pair: pair.as_mut().map(|(pair, z)| LowRank {
+                        down: &pair.a,
+                        up: &pair.b,
+                        z: &mut z[generated * pair.a.rows()..],
+                    }),
+                })
+                .collect();
+            linear(x_read, t - generated, &mut read, add);
         }
     }
 
@@ -80,6 +95,15 @@ impl Frozen {
         let transposed = self.transposed.get().map_or(0, PackedMatrix::bytes);
         self.weight.bytes() + transposed + self.quantised.as_ref().map_or(0, QuantMatrix::bytes)
     }
+}
+
+/// A product with a frozen weight, and with an adapter's pair where there is one.
+pub(crate) struct Product<'a> {
+    pub(crate) weight: &'a Frozen,
+    /// The pair, and `[t, rank]` for `x·Aᵀ`.
+    pub(crate) pair: Option<(&'a PackedPair, &'a mut [f32])>,
+    /// `[t, outputs]`.
+    pub(crate) out: &'a mut [f32],
 }
 
 /// A block: `mid = x + O(attention(norm(x)))`, `y = mid + Down(act(Gate n)·(Up n))`, `n = norm(mid)`;
@@ -128,21 +152,13 @@ impl Pass<'_> {
     }
 
     fn scores(&self, block: &Block) -> Scores {
-        Scores { scale: self.config.attention_scale, window: block.window }
+        let scale = self.config.attention_scale;
+        Scores { scale, window: block.window, precision: self.precision }
     }
 
     fn rope(&self, block: &Block) -> &RopeTable {
         let local = self.ropes.local.as_ref().filter(|_| block.window.is_some());
         local.unwrap_or(&self.ropes.global)
-    }
-
-    /// Runs an attention. On AMX its products keep 16 bits of each factor, which is more than a
-    /// bf16 model notices and less than an f32 model promises: that one takes the path below.
-    pub(crate) fn attention<T>(&self, run: impl FnOnce() -> T) -> T {
-        match (self.precision, Path::available()) {
-            (Precision::F32, [.., exact, Path::Amx]) => with_path(*exact, run),
-            _ => run(),
-        }
     }
 }
 
@@ -303,17 +319,23 @@ impl Block {
         z: &mut [Option<Buffer<'p>>; 7],
     ) {
         let t = pass.positions.len();
-        let weight = |module: &Module| &self.linears[*module as usize];
-        let mut products: Vec<(&Frozen, &mut [f32])> =
-            outs.iter_mut().map(|(module, out)| (weight(module), &mut **out)).collect();
+        let pair = |module: Module| pairs.and_then(|pairs| Some((pairs.rank, pairs.get(module)?)));
+        let mut lows: Vec<Option<Buffer<'p>>> = outs
+            .iter()
+            .map(|(module, _)| pair(*module).map(|(rank, _)| pass.pool.take(t * rank)))
+            .collect();
+        let mut products: Vec<Product<'_>> = outs
+            .iter_mut()
+            .zip(&mut lows)
+            .map(|((module, out), low)| Product {
+                weight: &self.linears[*module as usize],
+                pair: pair(*module).map(|(_, pair)| pair).zip(low.as_deref_mut()),
+                out,
+            })
+            .collect();
         Frozen::products(x, t, pass.generated, &mut products, add);
-        let Some(pairs) = pairs else { return };
-        for (module, out) in outs {
-            let Some(pair) = pairs.get(*module) else { continue };
-            let mut low = pass.pool.take(t * pairs.rank);
-            matmul(x, t, &pair.a, &mut low);
-            matmul_add(&low, t, &pair.b, out);
-            z[*module as usize] = Some(low);
+        for ((module, _), low) in outs.iter().zip(lows) {
+            z[*module as usize] = low;
         }
     }
 }
@@ -360,22 +382,20 @@ impl Backward<'_> {
         self.linear(Module::O, &out, z(Module::O), dy, &mut dout, false);
         let (mut dq, mut dk) = (pool.take(q.len()), pool.take(k.len()));
         let mut dv = pool.take(v.len());
-        pass.attention(|| {
-            attention_backward(
-                &dout,
-                &q,
-                &k,
-                &v,
-                &out,
-                &lse,
-                self.segments,
-                pass.heads(),
-                pass.scores(block),
-                &mut dq,
-                &mut dk,
-                &mut dv,
-            );
-        });
+        attention_backward(
+            &dout,
+            &q,
+            &k,
+            &v,
+            &out,
+            &lse,
+            self.segments,
+            pass.heads(),
+            pass.scores(block),
+            &mut dq,
+            &mut dk,
+            &mut dv,
+        );
         rope_backward(&mut dq, c.heads, positions, pass.rope(block), Rope::Halves);
         rope_backward(&mut dk, c.kv_heads, positions, pass.rope(block), Rope::Halves);
         if let (Some([raw_q, raw_k]), Some([q_norm, k_norm])) = (heads, &block.qk_norm) {
@@ -416,16 +436,17 @@ impl Backward<'_> {
         add: bool,
     ) {
         let t = self.pass.positions.len();
-        let product = if add { matmul_add } else { matmul };
-        product(dy, t, self.block.linears[module as usize].transposed(), dx);
+        let w = self.block.linears[module as usize].transposed();
         let LayerPairs { layer, rank, scale, .. } = self.pairs;
-        let (Some(pair), Some(z)) = (self.pairs.get(module), z) else { return };
-        let Some((da, db)) = self.gradients.pair_mut(layer, module) else { return };
-        let (inputs, outputs) = (pair.a.cols(), pair.b.rows());
+        let (Some(pair), Some(z)) = (self.pairs.get(module), z) else {
+            return linear(dy, t, &mut [Linear { w, pair: None, out: dx }], add);
+        };
         let (a_t, b_t) = pair.transposed();
         let mut dz = self.pass.pool.take(t * rank);
-        matmul(dy, t, b_t, &mut dz);
-        matmul_add(&dz, t, a_t, dx);
+        let low_rank = LowRank { down: b_t, up: a_t, z: &mut dz };
+        linear(dy, t, &mut [Linear { w, pair: Some(low_rank), out: dx }], add);
+        let Some((da, db)) = self.gradients.pair_mut(layer, module) else { return };
+        let (inputs, outputs) = (pair.a.cols(), pair.b.rows());
         gemm(scale, dy, true, z, false, 1.0, db, outputs, rank, t);
         gemm(1.0, &dz, true, x, false, 1.0, da, rank, inputs, t);
     }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use assay_kernels::{CACHE_BLOCK, CachedQuery, attention_decode, attention_step};
 
 use super::Decoder;
-use super::block::{Attention, Frozen};
+use super::block::{Attention, Frozen, Product};
 use crate::adapter::PackedAdapter;
 use crate::config::DecoderConfig;
 
@@ -199,7 +199,7 @@ impl Decoder {
                 }
                 let (steps, reads) = queries.split_at_mut(generated);
                 attention_step(steps, pass.heads(), a.scores);
-                pass.attention(|| attention_decode(reads, pass.heads(), a.scores));
+                attention_decode(reads, pass.heads(), a.scores);
             };
             x = block.forward(pass, x, pairs, attend).0;
         }
@@ -217,8 +217,8 @@ impl Decoder {
         let normed = self.normed_rows(x, rows);
         let mut logits = vec![0.0; rows.len() * self.config().vocab];
         debug_assert_eq!(normed.len(), rows.len() * width);
-        let products = &mut [(&self.0.head, &mut logits[..])];
-        Frozen::products(&normed, rows.len(), generated, products, false);
+        let head = Product { weight: &self.0.head, pair: None, out: &mut logits };
+        Frozen::products(&normed, rows.len(), generated, &mut [head], false);
         logits
     }
 

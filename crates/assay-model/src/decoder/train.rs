@@ -181,9 +181,7 @@ impl Decoder {
 }
 
 fn attend(pass: Pass<'_>, batch: &PackedBatch, a: Attention<'_>) {
-    pass.attention(|| {
-        attention_forward(a.q, a.k, a.v, &batch.segments, pass.heads(), a.scores, a.out, a.lse);
-    });
+    attention_forward(a.q, a.k, a.v, &batch.segments, pass.heads(), a.scores, a.out, a.lse);
 }
 
 /// What is kept of a block until the backward pass.

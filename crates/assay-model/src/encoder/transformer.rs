@@ -183,14 +183,14 @@ impl Transformer {
 
     fn layer(&self, layer: &Layer, scratch: &mut Scratch) {
         let Scratch { segments, states, sum, query, key, value, mixed, inner } = scratch;
-        layer.query.apply(states, query);
-        layer.key.apply(states, key);
-        layer.value.apply(states, value);
+        let qkv = [(&layer.query, &mut query[..]), (&layer.key, key), (&layer.value, value)];
+        Linear::apply_all(states, qkv);
         let head_dim = self.hidden / self.heads;
         let scale = 1.0 / (head_dim as f32).sqrt();
         let bias = self.bias.as_ref().map(|(values, reach)| PositionBias { values, reach: *reach });
+        let precision = layer.query.precision();
         attention_bidirectional(
-            query, key, value, segments, self.heads, head_dim, scale, bias, mixed,
+            query, key, value, segments, self.heads, head_dim, scale, bias, precision, mixed,
         );
         layer.output.add(mixed, states);
         layer.attention_norm.apply(states, self.eps, sum);

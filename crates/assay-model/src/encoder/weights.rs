@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use assay_kernels::{PackedMatrix, Precision, layer_norm, matmul_add};
+use assay_kernels::{PackedMatrix, Precision, layer_norm, linear, matmul_add};
 use safetensors::{Dtype, SafeTensorError, SafeTensors};
 
 use super::error::{EncoderError, unsupported};
@@ -110,10 +110,24 @@ pub(super) struct Linear {
 impl Linear {
     /// `out = x · Wᵀ + b`, with `x [rows, in]` and `out [rows, out]`.
     pub(super) fn apply(&self, x: &[f32], out: &mut [f32]) {
-        for row in out.chunks_exact_mut(self.bias.len()) {
-            row.copy_from_slice(&self.bias);
-        }
-        matmul_add(x, x.len() / self.weight.cols(), &self.weight, out);
+        Self::apply_all(x, [(self, out)]);
+    }
+
+    /// [`Self::apply`] of several matrices to the same input.
+    pub(super) fn apply_all<const N: usize>(x: &[f32], all: [(&Linear, &mut [f32]); N]) {
+        let rows = all.first().map_or(0, |(linear, _)| x.len() / linear.weight.cols());
+        let mut products = all.map(|(linear, out)| {
+            for row in out.chunks_exact_mut(linear.bias.len()) {
+                row.copy_from_slice(&linear.bias);
+            }
+            assay_kernels::Linear { w: &linear.weight, pair: None, out }
+        });
+        linear(x, rows, &mut products, true);
+    }
+
+    /// Of the weights, and of what is multiplied with them.
+    pub(super) fn precision(&self) -> Precision {
+        self.weight.precision()
     }
 
     /// `out += x · Wᵀ + b`.
