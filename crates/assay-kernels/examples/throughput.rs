@@ -5,11 +5,11 @@
 use std::time::Instant;
 
 use assay_kernels::{
-    AdamW, CACHE_BLOCK, CachedQuery, Gate, Heads, PackedMatrix, Path, Precision, QuantFormat,
-    QuantMatrix, Rope, RopeTable, Scores, adamw_step, attention_backward, attention_bidirectional,
-    attention_decode, attention_forward, attention_step, gate_mul, gate_mul_backward, gelu, gemm,
-    layer_norm, linear_cross_entropy, linear_nll, matmul, quant_matmul, rms_norm,
-    rms_norm_backward, rope, softmax_rows, with_path,
+    AdamW, CACHE_BLOCK, CachedQuery, Gate, Heads, Outer, PackedMatrix, Path, Precision,
+    QuantFormat, QuantMatrix, Rope, RopeTable, Scores, adamw_step, add_outer, attention_backward,
+    attention_bidirectional, attention_decode, attention_forward, attention_step, gate_mul,
+    gate_mul_backward, gelu, gemm, layer_norm, linear_cross_entropy, linear_nll, matmul,
+    quant_matmul, rms_norm, rms_norm_backward, rope, softmax_rows, with_path,
 };
 
 fn main() {
@@ -24,6 +24,7 @@ fn main() {
             packed(Precision::F32);
             quantised();
             lora();
+            outer();
             attention();
             head();
             rows();
@@ -109,6 +110,17 @@ fn lora() {
         let (a, b, mut out) = (values(m * k), values(k * n), vec![0.0; m * n]);
         let s = seconds(|| gemm(1.0, &a, ta, &b, tb, 1.0, &mut out, m, n, k));
         println!("  gemm {name} {m}x{n}x{k}: {:.1} GFLOP/s", 2e-9 * (m * n * k) as f64 / s);
+    }
+}
+
+fn outer() {
+    let (t, r) = (1024, 16);
+    for (n, layout) in [(576, Outer::AsIs), (1536, Outer::AsIs), (1536, Outer::Transposed)] {
+        let (z, y, mut out) = (values(t * r), values(t * n), vec![0.0; r * n]);
+        for precision in [Precision::F32, Precision::Bf16] {
+            let s = seconds(|| add_outer(1.0, &z, &y, (t, r, n), precision, layout, &mut out));
+            println!("  outer {t}x{r}x{n} {precision:?} {layout:?}: {:.0} us", s * 1e6);
+        }
     }
 }
 

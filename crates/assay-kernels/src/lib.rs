@@ -36,6 +36,7 @@ mod loss;
 mod norm;
 mod operand;
 mod optim;
+mod outer;
 mod packed;
 mod quant;
 #[doc(hidden)]
@@ -58,6 +59,7 @@ pub use gemm::{Linear, LowRank, dot, gemm, linear, matmul, matmul_add};
 pub use loss::{linear_cross_entropy, linear_nll};
 pub use norm::{layer_norm, rms_norm, rms_norm_backward};
 pub use optim::{AdamW, adamw_step, sum_of_squares};
+pub use outer::{Outer, add_outer};
 pub use packed::{PackedMatrix, Precision};
 pub use quant::{QuantFormat, QuantMatrix, QuantRow, quant_matmul};
 pub use rope::{Rope, RopeTable, rope, rope_backward};

@@ -337,15 +337,26 @@ mod bf16 {
         let order: [u16; STEP] = std::array::from_fn(|i| (i / 2 + i % 2 * LANES) as u16);
         // SAFETY: a reinterpretation of 512 bits.
         let order: __m512i = unsafe { std::mem::transmute(order) };
-        let steps = k.div_ceil(STEP);
-        for pair in 0..steps * LANES {
-            let row = |i: usize| if i < k { &rows[i * stride..][..n] } else { &[] };
-            let (even, odd) = (row(2 * pair), row(2 * pair + 1));
-            for panel in 0..n.div_ceil(LANES) {
-                let even = load(&even[(panel * LANES).min(even.len())..]);
-                let odd = load(&odd[(panel * LANES).min(odd.len())..]);
-                let at = (panel * steps * LANES + pair) * STEP;
-                store(_mm512_permutexvar_epi16(order, round(even, odd)), &mut out[at..]);
+        let (pairs, panels) = (k.div_ceil(STEP) * LANES, n.div_ceil(LANES));
+        assert!(
+            out.len() >= panels * pairs * STEP && (k == 0 || rows.len() >= (k - 1) * stride + n)
+        );
+        for pair in 0..pairs {
+            // Rows beyond the end are zeros.
+            let lanes = [2 * pair < k, 2 * pair + 1 < k].map(|there| if there { !0 } else { 0 });
+            let at = rows.as_ptr().wrapping_add(2 * pair * stride);
+            for panel in 0..panels {
+                let rest = n - panel * LANES;
+                let columns = if rest < LANES { (1u16 << rest) - 1 } else { !0 };
+                let at = at.wrapping_add(panel * LANES);
+                // SAFETY: masked lanes are not read; the lengths were checked.
+                unsafe {
+                    let even = _mm512_maskz_loadu_ps(lanes[0] & columns, at);
+                    let odd = _mm512_maskz_loadu_ps(lanes[1] & columns, at.wrapping_add(stride));
+                    let mixed = _mm512_permutexvar_epi16(order, round(even, odd));
+                    let out = out.as_mut_ptr().add((panel * pairs + pair) * STEP);
+                    _mm512_storeu_si512(out.cast(), mixed);
+                }
             }
         }
     }

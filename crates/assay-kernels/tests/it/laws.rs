@@ -1,8 +1,9 @@
 //! Same bits for any number of threads and any batch.
 
 use assay_kernels::{
-    Heads, PackedMatrix, Path, Precision, Scores, attention_backward, attention_forward, gemm,
-    linear_cross_entropy, matmul, on_one_thread, rms_norm, sum_of_squares, with_path,
+    Heads, Outer, PackedMatrix, Path, Precision, Scores, add_outer, attention_backward,
+    attention_forward, gemm, linear_cross_entropy, matmul, on_one_thread, rms_norm, sum_of_squares,
+    with_path,
 };
 
 use crate::{assert_same_bits, on_every_path, values};
@@ -43,6 +44,11 @@ fn results(path: Path) -> Vec<Vec<f32>> {
         all.push(out);
         let mut out = vec![0.0; 16 * k];
         gemm(1.0, &x[..m * 16], true, &x, false, 0.0, &mut out, 16, k, m);
+        all.push(out);
+
+        let mut out = vec![0.0; 16 * k];
+        let shape = (m, 16, k);
+        add_outer(1.0, &x[..m * 16], &x, shape, Precision::Bf16, Outer::AsIs, &mut out);
         all.push(out);
 
         let heads = Heads { heads: 9, kv_heads: 3, head_dim: 64 };

@@ -1,7 +1,8 @@
 //! Packed products, small products and dot.
 
 use assay_kernels::{
-    Linear, LowRank, PackedMatrix, Precision, dot, gemm, linear, matmul, matmul_add, reference,
+    Linear, LowRank, Outer, PackedMatrix, Precision, add_outer, dot, gemm, linear, matmul,
+    matmul_add, reference,
 };
 use half::bf16;
 use proptest::prelude::*;
@@ -155,6 +156,26 @@ proptest! {
     ) {
         let precision = if bf16 { Precision::Bf16 } else { Precision::F32 };
         check_low_rank(m, [n, 120 - n], k, rank, precision);
+    }
+
+    #[test]
+    fn outer_products(t in 0usize..600, r in 1usize..40, n in 1usize..250, bf16: bool) {
+        let precision = if bf16 { Precision::Bf16 } else { Precision::F32 };
+        let (z, y, old) = (values(t * r, 1), values(t * n, 2), values(r * n, 3));
+        let mut want = old.clone();
+        reference::gemm(0.5, &z, true, &y, false, 1.0, &mut want, r, n, t);
+        let transposed = |x: &[f32], rows: usize, columns: usize| -> Vec<f32> {
+            (0..x.len()).map(|i| x[i % rows * columns + i / rows]).collect()
+        };
+        // Of bf16 factors, each off by 1/256 at most.
+        let tolerance = (t as f32).sqrt().max(1.0) * if bf16 { 4e-3 } else { 2e-6 };
+        on_every_path(|path| {
+            let (mut got, mut got_t) = (old.clone(), transposed(&old, r, n));
+            add_outer(0.5, &z, &y, (t, r, n), precision, Outer::AsIs, &mut got);
+            add_outer(0.5, &z, &y, (t, r, n), precision, Outer::Transposed, &mut got_t);
+            assert_close(&got, &want, tolerance, &format!("{path:?} outer {t}x{r}x{n}"));
+            assert_close(&transposed(&got_t, n, r), &got, 1e-5, "transposed outer");
+        });
     }
 
     #[test]

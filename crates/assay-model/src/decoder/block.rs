@@ -7,8 +7,8 @@
 use std::sync::OnceLock;
 
 use assay_kernels::{
-    Heads, Linear, LowRank, PackedMatrix, Precision, QuantMatrix, Rope, RopeTable, Scores,
-    attention_backward, gate_mul, gate_mul_backward, gemm, linear, matmul, matmul_add,
+    Heads, Linear, LowRank, Outer, PackedMatrix, Precision, QuantMatrix, Rope, RopeTable, Scores,
+    add_outer, attention_backward, gate_mul, gate_mul_backward, linear, matmul, matmul_add,
     quant_matmul, rms_norm, rms_norm_backward, rope, rope_backward,
 };
 
@@ -447,8 +447,9 @@ impl Backward<'_> {
         linear(dy, t, &mut [Linear { w, pair: Some(low_rank), out: dx }], add);
         let Some((da, db)) = self.gradients.pair_mut(layer, module) else { return };
         let (inputs, outputs) = (pair.a.cols(), pair.b.rows());
-        gemm(scale, dy, true, z, false, 1.0, db, outputs, rank, t);
-        gemm(1.0, &dz, true, x, false, 1.0, da, rank, inputs, t);
+        let precision = self.pass.precision;
+        add_outer(scale, z, dy, (t, rank, outputs), precision, Outer::Transposed, db);
+        add_outer(1.0, &dz, x, (t, rank, inputs), precision, Outer::AsIs, da);
     }
 }
 

@@ -8,7 +8,7 @@ use super::transformer::{Scratch, Transformer};
 
 /// Tokens that go through the layers together: enough to keep the kernels busy, few enough that the
 /// activations stay in the cache.
-const BATCH_TOKENS: usize = 512;
+const BATCH_TOKENS: usize = 128;
 
 /// `read` of the states `[tokens, hidden]` of each sequence, in order. A sequence has the same states alone
 /// and in any batch.
