@@ -6,10 +6,10 @@ use std::time::Instant;
 
 use assay_kernels::{
     AdamW, CACHE_BLOCK, CachedQuery, Gate, Heads, Outer, PackedMatrix, Path, Precision,
-    QuantFormat, QuantMatrix, Rope, RopeTable, Scores, adamw_step, add_outer, attention_backward,
-    attention_bidirectional, attention_decode, attention_forward, attention_step, gate_mul,
-    gate_mul_backward, gelu, gemm, layer_norm, linear_cross_entropy, linear_nll, matmul,
-    quant_matmul, rms_norm, rms_norm_backward, rope, softmax_rows, with_path,
+    QuantFormat, QuantMatrix, Rope, RopeTable, Scores, Values, adamw_step, add_outer,
+    attention_backward, attention_bidirectional, attention_decode, attention_forward,
+    attention_step, gate_mul, gate_mul_backward, gelu, gemm, layer_norm, linear_cross_entropy,
+    linear_nll, matmul, quant_matmul, rms_norm, rms_norm_backward, rope, softmax_rows, with_path,
 };
 
 fn main() {
@@ -118,7 +118,9 @@ fn outer() {
     for (n, layout) in [(576, Outer::AsIs), (1536, Outer::AsIs), (1536, Outer::Transposed)] {
         let (z, y, mut out) = (values(t * r), values(t * n), vec![0.0; r * n]);
         for precision in [Precision::F32, Precision::Bf16] {
-            let s = seconds(|| add_outer(1.0, &z, &y, (t, r, n), precision, layout, &mut out));
+            let s = seconds(|| {
+                add_outer(1.0, &z, Values::F32(&y), (t, r, n), precision, layout, &mut out)
+            });
             println!("  outer {t}x{r}x{n} {precision:?} {layout:?}: {:.0} us", s * 1e6);
         }
     }
@@ -214,11 +216,11 @@ fn rows() {
         print(&format!("rope {style:?} 1024x576"), s, t * h * 8);
     }
     let (gate, up) = (values(t * ff), values(t * ff));
-    let (mut a, mut b) = (gate.clone(), gate.clone());
-    let s = seconds(|| gate_mul(Gate::Silu, &gate, &up, &mut a));
+    let (mut a, mut b, mut c) = (gate.clone(), gate.clone(), gate.clone());
+    let s = seconds(|| gate_mul(Gate::Silu, &gate, &up, &mut a, None));
     print("silu_mul 1024x1536", s, t * ff * 12);
     let dy = a.clone();
-    let s = seconds(|| gate_mul_backward(Gate::Silu, &dy, &gate, &up, &mut a, &mut b));
+    let s = seconds(|| gate_mul_backward(Gate::Silu, &dy, &gate, &up, &mut c, &mut a, &mut b));
     print("silu_mul_backward 1024x1536", s, t * ff * 20);
     let s = seconds(|| gelu(&mut a));
     print("gelu 1024x1536", s, t * ff * 8);

@@ -3,6 +3,7 @@
 use crate::dispatch::{Path, kernel};
 use crate::simd::{LANES, Vector};
 use crate::team;
+use crate::values::{Lanes, Value};
 
 /// Values per parallel task, a multiple of `row`: enough to pay for the thread.
 pub(crate) fn task_len(row: usize) -> usize {
@@ -33,19 +34,39 @@ impl Gate {
     }
 }
 
-/// `out = activation(gate) · up`, element by element.
+/// `out = activation(gate) · up`, element by element. `kept` receives gate and up as they are to be kept for
+/// [`gate_mul_backward`].
 ///
 /// # Panics
 /// When the lengths differ.
-pub fn gate_mul(activation: Gate, gate: &[f32], up: &[f32], out: &mut [f32]) {
+pub fn gate_mul<T: Value>(
+    activation: Gate,
+    gate: &[f32],
+    up: &[f32],
+    out: &mut [T],
+    kept: Option<[&mut [T]; 2]>,
+) {
     assert_eq!(gate.len(), up.len(), "gate_mul: lengths");
     assert_eq!(gate.len(), out.len(), "gate_mul: lengths");
     let (path, len) = (Path::current(), task_len(LANES));
-    let inputs = gate.chunks(len).zip(up.chunks(len));
-    team::consume(inputs.zip(out.chunks_mut(len)), |((gate, up), out)| {
-        // SAFETY: the path is available and the lengths agree.
-        unsafe { gate_mul_kernel(path, activation, gate, up, out) };
-    });
+    let inputs = gate.chunks(len).zip(up.chunks(len)).zip(out.chunks_mut(len));
+    match kept {
+        None => team::consume(inputs, |((gate, up), out)| {
+            // SAFETY: the path is available and the lengths agree.
+            unsafe { gate_mul_kernel(path, activation, gate, up, out, None) };
+        }),
+        Some([kept_gate, kept_up]) => {
+            assert_eq!(kept_gate.len(), gate.len(), "gate_mul: lengths");
+            assert_eq!(kept_up.len(), gate.len(), "gate_mul: lengths");
+            let kept = kept_gate.chunks_mut(len).zip(kept_up.chunks_mut(len));
+            team::consume(inputs.zip(kept), |(((gate, up), out), (kept_gate, kept_up))| {
+                // SAFETY: the path is available and the lengths agree.
+                unsafe {
+                    gate_mul_kernel(path, activation, gate, up, out, Some([kept_gate, kept_up]));
+                }
+            });
+        }
+    }
 }
 
 /// `(σ(u), u')` of [`Gate::coefficients`]; beyond |g| = 100 the sigmoid has long saturated.
@@ -58,85 +79,75 @@ unsafe fn sigmoid_and_slope<V: Vector>(g: V, (a, b): (V, V)) -> (V, V) {
 }
 
 kernel! {
-    fn gate_mul_kernel<V>(activation: Gate, gate: &[f32], up: &[f32], out: &mut [f32]) {
+    fn gate_mul_kernel<V, T: Value>(
+        activation: Gate, gate: &[f32], up: &[f32], out: &mut [T], kept: Option<[&mut [T]; 2]>,
+    ) {
         unsafe {
             let (a, b) = activation.coefficients();
             let u = (V::splat(a), V::splat(b));
-            let whole = out.len() / LANES * LANES;
-            let (gate, up, n) = (gate.as_ptr(), up.as_ptr(), out.len() - whole);
-            let out = out.as_mut_ptr();
-            for i in (0..whole).step_by(LANES) {
-                let g = V::load(gate.add(i));
-                g.mul(sigmoid_and_slope(g, u).0).mul(V::load(up.add(i))).store(out.add(i));
-            }
-            if n > 0 {
-                let g = V::load_partial(gate.add(whole), n);
-                let y = g.mul(sigmoid_and_slope(g, u).0).mul(V::load_partial(up.add(whole), n));
-                y.store_partial(out.add(whole), n);
+            let len = out.len();
+            let (gate, up, out) = (gate.as_ptr(), up.as_ptr(), out.as_mut_ptr());
+            let kept = kept.map(|[gate, up]| (gate.as_mut_ptr(), up.as_mut_ptr()));
+            for i in (0..len).step_by(LANES) {
+                let n = len - i;
+                let (g, up): (V, V) = (Lanes::load(gate.add(i), n), Lanes::load(up.add(i), n));
+                T::store(out.add(i), n, g.mul(sigmoid_and_slope(g, u).0).mul(up));
+                if let Some((kept_gate, kept_up)) = kept {
+                    T::store(kept_gate.add(i), n, g);
+                    T::store(kept_up.add(i), n, up);
+                }
             }
         }
     }
 }
 
-/// Backward of [`gate_mul`]; `dgate` and `dup` are overwritten.
+/// Backward of [`gate_mul`]; `dgate` and `dup` are overwritten, and `out` with what [`gate_mul`] computed.
 ///
 /// # Panics
 /// When the lengths differ.
-pub fn gate_mul_backward(
+pub fn gate_mul_backward<T: Value>(
     activation: Gate,
     dy: &[f32],
-    gate: &[f32],
-    up: &[f32],
-    dgate: &mut [f32],
-    dup: &mut [f32],
+    gate: &[T],
+    up: &[T],
+    out: &mut [T],
+    dgate: &mut [T],
+    dup: &mut [T],
 ) {
-    for len in [gate.len(), up.len(), dgate.len(), dup.len()] {
+    for len in [gate.len(), up.len(), out.len(), dgate.len(), dup.len()] {
         assert_eq!(len, dy.len(), "gate_mul_backward: lengths");
     }
     let (path, len) = (Path::current(), task_len(LANES));
     let inputs = dy.chunks(len).zip(gate.chunks(len)).zip(up.chunks(len));
-    let outputs = dgate.chunks_mut(len).zip(dup.chunks_mut(len));
-    team::consume(inputs.zip(outputs), |(((dy, gate), up), (dgate, dup))| {
+    let outputs = out.chunks_mut(len).zip(dgate.chunks_mut(len)).zip(dup.chunks_mut(len));
+    team::consume(inputs.zip(outputs), |(((dy, gate), up), ((out, dgate), dup))| {
         // SAFETY: the path is available and the lengths agree.
-        unsafe { gate_mul_backward_kernel(path, activation, dy, gate, up, dgate, dup) };
+        unsafe { gate_mul_backward_kernel(path, activation, dy, gate, up, out, dgate, dup) };
     });
 }
 
 kernel! {
-    fn gate_mul_backward_kernel<V>(
-        activation: Gate, dy: &[f32], gate: &[f32], up: &[f32], dgate: &mut [f32], dup: &mut [f32],
+    fn gate_mul_backward_kernel<V, T: Value>(
+        activation: Gate, dy: &[f32], gate: &[T], up: &[T], out: &mut [T], dgate: &mut [T],
+        dup: &mut [T],
     ) {
         unsafe {
-            #[inline(always)]
-            unsafe fn step<V: Vector>(u: (V, V), dy: V, g: V, up: V) -> (V, V) {
-                unsafe {
-                    let ((s, du), one) = (sigmoid_and_slope(g, u), V::splat(1.0));
-                    // (g · σ(u))' = s · (1 + g · (1 - s) · u')
-                    let slope = s.mul(g.mul(one.sub(s)).mul_add(du, one));
-                    (dy.mul(up).mul(slope), dy.mul(g.mul(s)))
-                }
-            }
             let (a, b) = activation.coefficients();
-            let u = (V::splat(a), V::splat(b));
-            let whole = dy.len() / LANES * LANES;
-            let n = dy.len() - whole;
+            let (u, one) = ((V::splat(a), V::splat(b)), V::splat(1.0));
+            let len = dy.len();
             let (dy, gate, up) = (dy.as_ptr(), gate.as_ptr(), up.as_ptr());
-            let (dgate, dup) = (dgate.as_mut_ptr(), dup.as_mut_ptr());
-            for i in (0..whole).step_by(LANES) {
-                let (dg, du) =
-                    step(u, V::load(dy.add(i)), V::load(gate.add(i)), V::load(up.add(i)));
-                dg.store(dgate.add(i));
-                du.store(dup.add(i));
-            }
-            if n > 0 {
-                let (dg, du) = step(
-                    u,
-                    V::load_partial(dy.add(whole), n),
-                    V::load_partial(gate.add(whole), n),
-                    V::load_partial(up.add(whole), n),
-                );
-                dg.store_partial(dgate.add(whole), n);
-                du.store_partial(dup.add(whole), n);
+            let (out, dgate, dup) = (out.as_mut_ptr(), dgate.as_mut_ptr(), dup.as_mut_ptr());
+            for i in (0..len).step_by(LANES) {
+                let n = len - i;
+                let (dy, g): (V, V) = (Lanes::load(dy.add(i), n), T::load(gate.add(i), n));
+                let up: V = T::load(up.add(i), n);
+                let (s, du) = sigmoid_and_slope(g, u);
+                let activated = g.mul(s);
+                // (g · σ(u))' = s · (1 + g · (1 - s) · u')
+                let slope = s.mul(g.mul(one.sub(s)).mul_add(du, one));
+                T::store(out.add(i), n, activated.mul(up));
+                T::store(dgate.add(i), n, dy.mul(up).mul(slope));
+                T::store(dup.add(i), n, dy.mul(activated));
             }
         }
     }

@@ -23,6 +23,17 @@ pub(crate) fn round_row(path: Path, row: &[f32], out: &mut [u16]) {
     }
 }
 
+/// Copies bits of bf16 into AMX tiles, as [`tile_row`] rounds them.
+pub(crate) fn copy_tile_row(row: &[u16], r: usize, tiles: &mut [u16]) {
+    let stride = TILE_ROWS * TILE_COLUMNS;
+    for (values, tile) in row.chunks(TILE_COLUMNS).zip(tiles.chunks_mut(stride)) {
+        let out = &mut tile[r * TILE_COLUMNS..][..TILE_COLUMNS];
+        let (out, padding) = out.split_at_mut(values.len());
+        out.copy_from_slice(values);
+        padding.fill(0);
+    }
+}
+
 /// Rounds `row` to bf16 and widens it again; `out` may be longer and is padded with zeros.
 pub(crate) fn widen_row(row: &[f32], out: &mut [f32]) {
     let (values, padding) = out.split_at_mut(row.len());
@@ -43,7 +54,7 @@ pub(crate) fn tile_row(path: Path, row: &[f32], r: usize, tiles: &mut [u16]) {
     }
 }
 
-fn round(value: f32) -> u16 {
+pub(crate) fn round(value: f32) -> u16 {
     let bits = value.to_bits();
     if value.is_nan() {
         return (bits >> 16) as u16 | 0x40;

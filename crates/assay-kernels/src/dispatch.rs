@@ -96,33 +96,36 @@ fn detect() -> Vec<Path> {
 }
 
 /// Defines `unsafe fn name(path, args…)` from one body that is generic over a
-/// [`Vector`](crate::simd::Vector) type, compiled once per instruction set.
+/// [`Vector`](crate::simd::Vector) type, compiled once per instruction set; further parameters are types of
+/// stored values.
 ///
 /// Each generated function is unsafe: `path` must be available, and pointers must be valid as the
 /// body's comment says.
 macro_rules! kernel {
     (
         $(#[$meta:meta])*
-        fn $name:ident<$V:ident>($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? $body:block
+        fn $name:ident<$V:ident $(, $S:ident: $bound:path)*>(
+            $($arg:ident: $ty:ty),* $(,)?
+        ) $(-> $ret:ty)? $body:block
     ) => {
         $(#[$meta])*
-        pub(crate) unsafe fn $name(
+        pub(crate) unsafe fn $name<$($S: $bound),*>(
             path: $crate::dispatch::Path,
             $($arg: $ty),*
         ) $(-> $ret)? {
             #[inline(always)]
-            unsafe fn body<$V: $crate::simd::Vector>($($arg: $ty),*) $(-> $ret)? $body
+            unsafe fn body<$V: $crate::simd::Vector, $($S: $bound),*>($($arg: $ty),*) $(-> $ret)? $body
 
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx512f,avx512bw,avx512dq,avx512vl,avx2,fma")]
-            unsafe fn avx512($($arg: $ty),*) $(-> $ret)? {
-                unsafe { body::<$crate::simd::Avx512>($($arg),*) }
+            unsafe fn avx512<$($S: $bound),*>($($arg: $ty),*) $(-> $ret)? {
+                unsafe { body::<$crate::simd::Avx512, $($S),*>($($arg),*) }
             }
 
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma")]
-            unsafe fn avx2($($arg: $ty),*) $(-> $ret)? {
-                unsafe { body::<$crate::simd::Avx2>($($arg),*) }
+            unsafe fn avx2<$($S: $bound),*>($($arg: $ty),*) $(-> $ret)? {
+                unsafe { body::<$crate::simd::Avx2, $($S),*>($($arg),*) }
             }
 
             unsafe {
@@ -130,10 +133,10 @@ macro_rules! kernel {
                     #[cfg(target_arch = "x86_64")]
                     $crate::dispatch::Path::Amx
                     | $crate::dispatch::Path::Avx512Bf16
-                    | $crate::dispatch::Path::Avx512 => avx512($($arg),*),
+                    | $crate::dispatch::Path::Avx512 => avx512::<$($S),*>($($arg),*),
                     #[cfg(target_arch = "x86_64")]
-                    $crate::dispatch::Path::Avx2 => avx2($($arg),*),
-                    _ => body::<$crate::simd::Portable>($($arg),*),
+                    $crate::dispatch::Path::Avx2 => avx2::<$($S),*>($($arg),*),
+                    _ => body::<$crate::simd::Portable, $($S),*>($($arg),*),
                 }
             }
         }

@@ -4,7 +4,10 @@ use crate::dispatch::{Path, kernel};
 use crate::packed::{KB, NR, PackedMatrix, Precision};
 use crate::simd::LANES;
 use crate::tile::{self, Format};
+use crate::values::Values;
 use crate::{bf16, scratch, team};
+
+use half::slice::HalfFloatSliceExt;
 
 /// Rows per task: a multiple of every tile height, small enough for the L2 cache.
 const ROW_BLOCK: usize = 288;
@@ -24,7 +27,7 @@ const TASK_WORK: usize = 1 << 18;
 /// # Panics
 /// When a length does not match its shape.
 pub fn matmul(x: &[f32], m: usize, w: &PackedMatrix, out: &mut [f32]) {
-    linear(x, m, &mut [Linear { w, pair: None, out }], false);
+    linear(Values::F32(x), m, &mut [Linear { w, pair: None, out }], false);
 }
 
 /// `out [m, rows] += x [m, cols] · Wᵀ`; otherwise as [`matmul`].
@@ -32,7 +35,7 @@ pub fn matmul(x: &[f32], m: usize, w: &PackedMatrix, out: &mut [f32]) {
 /// # Panics
 /// When a length does not match its shape.
 pub fn matmul_add(x: &[f32], m: usize, w: &PackedMatrix, out: &mut [f32]) {
-    linear(x, m, &mut [Linear { w, pair: None, out }], true);
+    linear(Values::F32(x), m, &mut [Linear { w, pair: None, out }], true);
 }
 
 /// One of several products of the same rows, see [`linear`].
@@ -61,11 +64,14 @@ pub struct LowRank<'a> {
 /// is rounded once; the part of low rank is summed in the registers of the other. Otherwise as [`matmul`].
 ///
 /// # Panics
-/// When a length does not match its shape, or the weights differ in columns or precision.
-pub fn linear(x: &[f32], m: usize, products: &mut [Linear<'_>], add: bool) {
+/// When a length does not match its shape, the weights differ in columns or precision, or the input is bf16
+/// and they are not.
+pub fn linear(x: Values<'_>, m: usize, products: &mut [Linear<'_>], add: bool) {
     let Some(first) = products.first() else { return };
     let (k, precision) = (first.w.cols(), first.w.precision());
     assert_eq!(x.len(), m * k, "matmul: input length");
+    let rounded = matches!(x, Values::Bf16(_));
+    assert!(!rounded || precision == Precision::Bf16, "linear: bf16 input of f32 weights");
     for p in &*products {
         assert_eq!((p.w.cols(), p.w.precision()), (k, precision), "linear: weights differ");
         assert_eq!(p.out.len(), m * p.w.rows(), "matmul: output length");
@@ -104,7 +110,7 @@ pub fn linear(x: &[f32], m: usize, products: &mut [Linear<'_>], add: bool) {
                     let rank = pair.down.rows();
                     let rounded =
                         memory.split_off_mut(..form.words(m, rank)).expect("counted above");
-                    let z = Rows::new(form, pair.z, rounded, rank);
+                    let z = Rows::new(form, Values::F32(pair.z), rounded, rank);
                     PartPair { down: pair.down, up: pair.up, out: Shared(pair.z.as_mut_ptr()), z }
                 }),
             })
@@ -140,9 +146,9 @@ struct PartPair<'a> {
 }
 
 /// Rounds the input, and computes and rounds `z` of each pair, rows by rows.
-fn round_and_lower(path: Path, x: &[f32], m: usize, input: Rows, parts: &[Part<'_>]) {
+fn round_and_lower(path: Path, x: Values<'_>, m: usize, input: Rows, parts: &[Part<'_>]) {
     let pairs: Vec<&PartPair<'_>> = parts.iter().filter_map(|p| p.pair.as_ref()).collect();
-    if input.form == Form::F32 && pairs.is_empty() {
+    if input.ready && pairs.is_empty() {
         return;
     }
     let k = input.cols;
@@ -153,7 +159,7 @@ fn round_and_lower(path: Path, x: &[f32], m: usize, input: Rows, parts: &[Part<'
         let rows = task * rows..m.min((task + 1) * rows);
         // SAFETY: tasks write disjoint rows, and the lengths were checked.
         unsafe {
-            input.fill(path, &x[rows.start * k..rows.end * k], rows.start);
+            input.fill(path, x.range(rows.start * k..rows.end * k), rows.start);
             for pair in &pairs {
                 let rank = pair.down.rows();
                 let block = Block { rows: rows.clone(), panels: 0..rank.div_ceil(NR) };
@@ -162,7 +168,7 @@ fn round_and_lower(path: Path, x: &[f32], m: usize, input: Rows, parts: &[Part<'
                     pair.out.get().add(rows.start * rank),
                     rows.len() * rank,
                 );
-                pair.z.fill(path, z, rows.start);
+                pair.z.fill(path, Values::F32(z), rows.start);
             }
         }
     };
@@ -217,38 +223,52 @@ struct Rows {
     form: Form,
     data: Shared<f32>,
     cols: usize,
+    /// The values are there already, in this form, and are never written.
+    ready: bool,
 }
 
 impl Rows {
-    fn new(form: Form, values: &[f32], rounded: &mut [f32], cols: usize) -> Self {
-        // `F32` operands are never written.
-        let plain = values.as_ptr().cast_mut();
-        let data = if form == Form::F32 { plain } else { rounded.as_mut_ptr() };
-        Rows { form, data: Shared(data), cols }
+    fn new(form: Form, values: Values<'_>, rounded: &mut [f32], cols: usize) -> Self {
+        let there = match (form, values) {
+            (Form::F32, Values::F32(values)) => Some(values.as_ptr()),
+            (Form::Pairs, Values::Bf16(values)) if cols.is_multiple_of(KB) => {
+                Some(values.as_ptr().cast())
+            }
+            _ => None,
+        };
+        let data = there.map_or(rounded.as_mut_ptr(), <*const f32>::cast_mut);
+        Rows { form, data: Shared(data), cols, ready: there.is_some() }
     }
 
     /// Writes whole rows of `values` as rows from `first` on, a multiple of 16.
     ///
     /// # Safety
     /// The rows exist and nobody else uses them.
-    unsafe fn fill(self, path: Path, values: &[f32], first: usize) {
+    unsafe fn fill(self, path: Path, values: Values<'_>, first: usize) {
         let (words, cols) = (self.form.row(self.cols), self.cols);
         let rows = values.len() / cols.max(1);
         let rows = if self.form == Form::Tiles { rows.next_multiple_of(16) } else { rows };
-        if self.form == Form::F32 || rows == 0 {
+        if self.ready || rows == 0 {
             return;
         }
         // SAFETY: the caller's contract.
         let out = unsafe {
             std::slice::from_raw_parts_mut(self.data.get().add(first * words), rows * words)
         };
-        match self.form {
-            Form::F32 => {}
-            Form::Widened => {
+        match (self.form, values) {
+            (Form::F32, _) => unreachable!("ready, or refused"),
+            (Form::Widened, Values::F32(values)) => {
                 let rows = values.chunks_exact(cols).zip(out.chunks_exact_mut(words));
                 rows.for_each(|(row, out)| bf16::widen_row(row, out));
             }
-            Form::Pairs => {
+            (Form::Widened, Values::Bf16(values)) => {
+                for (row, out) in values.chunks_exact(cols).zip(out.chunks_exact_mut(words)) {
+                    let (out, padding) = out.split_at_mut(cols);
+                    row.convert_to_f32_slice(out);
+                    padding.fill(0.0);
+                }
+            }
+            (Form::Pairs, Values::F32(values)) => {
                 let out: &mut [u16] = bytemuck::cast_slice_mut(out);
                 let rows = values.chunks_exact(cols).zip(out.chunks_exact_mut(2 * words));
                 for (row, out) in rows {
@@ -257,11 +277,29 @@ impl Rows {
                     padding.fill(0);
                 }
             }
-            Form::Tiles => {
+            (Form::Pairs, Values::Bf16(values)) => {
+                let out: &mut [u16] = bytemuck::cast_slice_mut(out);
+                let rows = values.reinterpret_cast().chunks_exact(cols);
+                for (row, out) in rows.zip(out.chunks_exact_mut(2 * words)) {
+                    let (out, padding) = out.split_at_mut(cols);
+                    out.copy_from_slice(row);
+                    padding.fill(0);
+                }
+            }
+            (Form::Tiles, Values::F32(values)) => {
                 let out: &mut [u16] = bytemuck::cast_slice_mut(out);
                 for (rows, tiles) in values.chunks(16 * cols).zip(out.chunks_mut(32 * words)) {
                     for (r, row) in rows.chunks(cols).enumerate() {
                         bf16::tile_row(path, row, r, tiles);
+                    }
+                }
+            }
+            (Form::Tiles, Values::Bf16(values)) => {
+                let out: &mut [u16] = bytemuck::cast_slice_mut(out);
+                let values = values.reinterpret_cast();
+                for (rows, tiles) in values.chunks(16 * cols).zip(out.chunks_mut(32 * words)) {
+                    for (r, row) in rows.chunks(cols).enumerate() {
+                        bf16::copy_tile_row(row, r, tiles);
                     }
                 }
             }

@@ -46,6 +46,7 @@ mod scratch;
 mod simd;
 mod team;
 mod tile;
+mod values;
 
 pub use activation::{Gate, gate_mul, gate_mul_backward, gelu, gelu_tanh, softmax_rows};
 pub use attention::{
@@ -64,3 +65,4 @@ pub use packed::{PackedMatrix, Precision};
 pub use quant::{QuantFormat, QuantMatrix, QuantRow, quant_matmul};
 pub use rope::{Rope, RopeTable, rope, rope_backward};
 pub use team::on_one_thread;
+pub use values::{Value, Values, round_to_bf16};

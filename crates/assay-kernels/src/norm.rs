@@ -4,6 +4,7 @@ use crate::activation::task_len;
 use crate::dispatch::{Path, kernel};
 use crate::simd::LANES;
 use crate::team;
+use crate::values::Value;
 
 /// RMSNorm: `out = x / sqrt(mean(x²) + eps) · weight`, per row of `weight.len()` values.
 ///
@@ -12,7 +13,7 @@ use crate::team;
 ///
 /// # Panics
 /// When a length does not match its shape.
-pub fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32], inv_rms: &mut [f32]) {
+pub fn rms_norm<T: Value>(x: &[f32], weight: &[f32], eps: f32, out: &mut [T], inv_rms: &mut [f32]) {
     let h = weight.len();
     assert_eq!(x.len(), inv_rms.len() * h, "rms_norm: input length");
     assert_eq!(out.len(), x.len(), "rms_norm: output length");
@@ -28,7 +29,9 @@ pub fn rms_norm(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32], inv_rms: &
 }
 
 kernel! {
-    fn rms_norm_rows<V>(x: &[f32], weight: &[f32], eps: f32, out: &mut [f32], inv_rms: &mut [f32]) {
+    fn rms_norm_rows<V, T: Value>(
+        x: &[f32], weight: &[f32], eps: f32, out: &mut [T], inv_rms: &mut [f32],
+    ) {
         unsafe {
             let h = weight.len();
             let (whole, rest) = (h / LANES * LANES, h % LANES);
@@ -47,12 +50,12 @@ kernel! {
                 let scale = V::splat(*inv);
                 for j in (0..whole).step_by(LANES) {
                     let w = V::load(weight.as_ptr().add(j));
-                    V::load(x.add(j)).mul(scale).mul(w).store(out.add(j));
+                    T::store(out.add(j), LANES, V::load(x.add(j)).mul(scale).mul(w));
                 }
                 if rest > 0 {
                     let w = V::load_partial(weight.as_ptr().add(whole), rest);
                     let v = V::load_partial(x.add(whole), rest).mul(scale).mul(w);
-                    v.store_partial(out.add(whole), rest);
+                    T::store(out.add(whole), rest, v);
                 }
             }
         }

@@ -8,6 +8,7 @@ use crate::gemm::pack_panel;
 use crate::packed::Precision;
 use crate::simd::LANES;
 use crate::tile::{self, Format};
+use crate::values::Values;
 
 /// Inner values of an AMX tile, and the multiple to which bf16 operands are padded.
 const STEP: usize = 32;
@@ -121,7 +122,7 @@ impl Products {
     /// Right operand from `k` rows of `n` values, `stride` apart.
     pub(crate) fn right(
         self,
-        rows: &[f32],
+        rows: Values<'_>,
         stride: usize,
         (k, n): (usize, usize),
         scratch: &mut [f32],
@@ -129,13 +130,16 @@ impl Products {
         #[cfg(target_arch = "x86_64")]
         if self.layout != Layout::F32 {
             // SAFETY: the path is available.
-            unsafe { bf16::right(rows, stride, (k, n), words(scratch)) };
+            match rows {
+                Values::F32(rows) => unsafe { bf16::right(rows, stride, (k, n), words(scratch)) },
+                Values::Bf16(rows) => unsafe { bf16::right(rows, stride, (k, n), words(scratch)) },
+            }
             return packed_right(scratch, k);
         }
         let width = n.next_multiple_of(LANES);
         for (i, out) in scratch.chunks_exact_mut(width).take(k).enumerate() {
             let (out, padding) = out.split_at_mut(n);
-            out.copy_from_slice(&rows[i * stride..][..n]);
+            rows.range(i * stride..i * stride + n).widen(out);
             padding.fill(0.0);
         }
         Right { data: scratch.as_ptr(), panel: LANES, k: width }
@@ -248,6 +252,42 @@ mod bf16 {
         unsafe { std::mem::transmute::<__m512bh, __m512i>(_mm512_cvtne2ps_pbh(second, first)) }
     }
 
+    /// What can be read as bf16.
+    pub(super) trait Halves: Sized {
+        /// Twice sixteen masked values; what is masked out is not read and zero.
+        unsafe fn load_two(rows: [(*const Self, u16); 2]) -> __m512i;
+    }
+
+    impl Halves for f32 {
+        #[inline]
+        #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+        unsafe fn load_two(
+            [(first, first_mask), (second, second_mask)]: [(*const f32, u16); 2],
+        ) -> __m512i {
+            // SAFETY: the caller's contract.
+            unsafe {
+                round(
+                    _mm512_maskz_loadu_ps(first_mask, first),
+                    _mm512_maskz_loadu_ps(second_mask, second),
+                )
+            }
+        }
+    }
+
+    impl Halves for half::bf16 {
+        #[inline]
+        #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
+        unsafe fn load_two(rows: [(*const half::bf16, u16); 2]) -> __m512i {
+            // SAFETY: the caller's contract; a bf16 is its bits.
+            unsafe {
+                let [first, second] = rows.map(|(row, mask)| {
+                    _mm512_castsi512_si256(_mm512_maskz_loadu_epi16(u32::from(mask), row.cast()))
+                });
+                _mm512_inserti64x4::<1>(_mm512_castsi256_si512(first), second)
+            }
+        }
+    }
+
     /// Loads up to 16 values, zeros beyond; `values` may be empty.
     #[target_feature(enable = "avx512f")]
     fn load(values: &[f32]) -> __m512 {
@@ -327,8 +367,8 @@ mod bf16 {
     }
 
     #[target_feature(enable = "avx512f,avx512bw,avx512bf16")]
-    pub(super) unsafe fn right(
-        rows: &[f32],
+    pub(super) unsafe fn right<T: Halves>(
+        rows: &[T],
         stride: usize,
         (k, n): (usize, usize),
         out: &mut [u16],
@@ -351,9 +391,9 @@ mod bf16 {
                 let at = at.wrapping_add(panel * LANES);
                 // SAFETY: masked lanes are not read; the lengths were checked.
                 unsafe {
-                    let even = _mm512_maskz_loadu_ps(lanes[0] & columns, at);
-                    let odd = _mm512_maskz_loadu_ps(lanes[1] & columns, at.wrapping_add(stride));
-                    let mixed = _mm512_permutexvar_epi16(order, round(even, odd));
+                    let next = at.wrapping_add(stride);
+                    let both = T::load_two([(at, lanes[0] & columns), (next, lanes[1] & columns)]);
+                    let mixed = _mm512_permutexvar_epi16(order, both);
                     let out = out.as_mut_ptr().add((panel * pairs + pair) * STEP);
                     _mm512_storeu_si512(out.cast(), mixed);
                 }

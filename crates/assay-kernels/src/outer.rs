@@ -7,6 +7,7 @@ use crate::packed::Precision;
 use crate::scratch;
 use crate::simd::LANES;
 use crate::team;
+use crate::values::Values;
 
 /// Rows per product. Fixed, since it decides the order of the sums.
 const ROWS: usize = 64;
@@ -24,14 +25,15 @@ pub enum Outer {
 
 /// `out += alpha · zᵀ·y` for `z [t, r]`, narrow, and `y [t, n]`, wide; or its transpose.
 ///
-/// With [`Precision::Bf16`] the factors are rounded to bf16 on processors that multiply it; sums are `f32`.
+/// With [`Precision::Bf16`] the factors are rounded to bf16 on processors that multiply it, unless they are so
+/// already; sums are `f32`.
 ///
 /// # Panics
 /// When a length does not match its shape.
 pub fn add_outer(
     alpha: f32,
     z: &[f32],
-    y: &[f32],
+    y: Values<'_>,
     (t, r, n): (usize, usize, usize),
     precision: Precision,
     layout: Outer,
@@ -39,7 +41,7 @@ pub fn add_outer(
 ) {
     assert_eq!((z.len(), y.len()), (t * r, t * n), "add_outer: input lengths");
     assert_eq!(out.len(), r * n, "add_outer: output length");
-    if precision == Precision::F32 {
+    if let (Precision::F32, Values::F32(y)) = (precision, y) {
         return match layout {
             Outer::AsIs => gemm(alpha, z, true, y, false, 1.0, out, r, n, t),
             Outer::Transposed => gemm(alpha, y, true, z, false, 1.0, out, n, r, t),
@@ -63,7 +65,8 @@ pub fn add_outer(
             for start in (0..t).step_by(ROWS) {
                 let rows = ROWS.min(t - start);
                 let z = products.left_transposed(&z[start * r..], r, (r, rows), left);
-                let y = products.right(&y[start * n + first..], n, (rows, columns), right);
+                let y =
+                    products.right(y.range(start * n + first..y.len()), n, (rows, columns), right);
                 // SAFETY: the operands cover the shape, and the sums have room for it.
                 unsafe {
                     let c = (sums.as_mut_ptr(), width);

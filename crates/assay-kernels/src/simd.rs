@@ -10,8 +10,8 @@ use std::arch::x86_64::*;
 /// Lanes of a [`Vector`].
 pub(crate) const LANES: usize = 16;
 
-/// Sixteen `f32` lanes.
-pub(crate) trait Vector: Copy {
+/// Sixteen `f32` lanes. Public for the bounds of public traits; nobody outside can name it.
+pub trait Vector: Copy {
     /// Most rows of an accumulator tile, so that it stays in registers with [`Self::PANELS`].
     const ROWS: usize;
     /// Vectors in a row of an accumulator tile.
@@ -41,6 +41,19 @@ pub(crate) trait Vector: Copy {
     unsafe fn load_pairs(p: *const f32) -> (Self, Self);
     /// `acc + a.0·b.0 + a.1·b.1` over lanes that hold pairs of bf16.
     unsafe fn dot_pairs(acc: Self, a: Self, b: Self) -> Self;
+
+    /// Loads sixteen bf16.
+    #[inline(always)]
+    unsafe fn load_bf16(p: *const u16) -> Self {
+        let bits = p.cast::<[u16; LANES]>().read_unaligned();
+        Self::load(bits.map(|b| f32::from_bits(u32::from(b) << 16)).as_ptr())
+    }
+
+    /// Rounds to bf16, ties to even; NaN stays NaN.
+    #[inline(always)]
+    unsafe fn store_bf16(self, p: *mut u16) {
+        p.cast::<[u16; LANES]>().write_unaligned(self.lanes().map(crate::bf16::round));
+    }
 
     #[inline(always)]
     unsafe fn lanes(self) -> [f32; LANES] {
@@ -337,6 +350,22 @@ impl Vector for Avx512 {
     #[inline(always)]
     unsafe fn store(self, p: *mut f32) {
         _mm512_storeu_ps(p, self.0);
+    }
+    #[inline(always)]
+    unsafe fn load_bf16(p: *const u16) -> Self {
+        let bits = _mm512_cvtepu16_epi32(_mm256_loadu_si256(p.cast()));
+        Self(_mm512_castsi512_ps(_mm512_slli_epi32::<16>(bits)))
+    }
+    #[inline(always)]
+    unsafe fn store_bf16(self, p: *mut u16) {
+        let bits = _mm512_castps_si512(self.0);
+        let odd = _mm512_and_si512(_mm512_srli_epi32::<16>(bits), _mm512_set1_epi32(1));
+        let up = _mm512_add_epi32(odd, _mm512_set1_epi32(0x7fff));
+        let nan = _mm512_cmp_ps_mask::<_CMP_UNORD_Q>(self.0, self.0);
+        let quiet = _mm512_or_si512(bits, _mm512_set1_epi32(0x40_0000));
+        let rounded = _mm512_mask_mov_epi32(_mm512_add_epi32(bits, up), nan, quiet);
+        let rounded = _mm512_cvtepi32_epi16(_mm512_srli_epi32::<16>(rounded));
+        _mm256_storeu_si256(p.cast(), rounded);
     }
     #[inline(always)]
     unsafe fn load_partial(p: *const f32, n: usize) -> Self {

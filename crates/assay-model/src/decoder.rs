@@ -181,6 +181,7 @@ impl Decoder {
             ropes: &inner.ropes,
             positions,
             generated,
+            keep: false,
         }
     }
 

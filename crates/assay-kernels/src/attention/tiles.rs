@@ -12,6 +12,7 @@ use crate::gemm::dot_kernel;
 use crate::operand::{Products, scratch_len};
 use crate::scratch;
 use crate::simd::LANES;
+use crate::values::Values;
 
 /// Keys per block. Fixed, since it decides the order of the sums.
 pub(super) const KEY_BLOCK: usize = 128;
@@ -107,7 +108,8 @@ pub(super) unsafe fn forward(
             let len = KEY_BLOCK.min(end - start);
             let (kw, at) = (b.heads.kv_width(), b.kv_head * d);
             let keys_t = products.right_transposed(&b.k.from(start, kw)[at..], kw, (d, len), keys);
-            let values = products.right(&b.v.from(start, kw)[at..], kw, (len, d), values);
+            let v = Values::F32(&b.v.from(start, kw)[at..]);
+            let values = products.right(v, kw, (len, d), values);
             for first in (0..rows).step_by(product_rows) {
                 let q = &b.q[b.first * width + (b.kv_head * group + first / b.queries) * d..];
                 let q = products.left(q, stride, (product_rows, d), left_scratch);
@@ -269,7 +271,7 @@ pub(super) unsafe fn backward(
             let at = start * kw + b.kv_head * d;
             let k_t = products.right_transposed(&b.k[at..], kw, (d, len), k_t);
             let v_t = products.right_transposed(&b.v[at..], kw, (d, len), v_t);
-            let keys = products.right(&b.k[at..], kw, (len, d), keys);
+            let keys = products.right(Values::F32(&b.k[at..]), kw, (len, d), keys);
             dks.fill(0.0);
             dvs.fill(0.0);
             // The last query that sees a key of the block is a window behind it.
@@ -301,10 +303,12 @@ pub(super) unsafe fn backward(
                     }
                     // Transposed, so that the scores need not be.
                     let to_keys = (d, len, queries);
-                    let p_right = products.right(p, KEY_BLOCK, (queries, len), p_right);
+                    let p_right =
+                        products.right(Values::F32(p), KEY_BLOCK, (queries, len), p_right);
                     let dv_t = (dvs.as_mut_ptr(), KEY_BLOCK);
                     products.multiply(to_keys, dout_t, p_right, dv_t, true);
-                    let ds_right = products.right(ds, KEY_BLOCK, (queries, len), ds_right);
+                    let ds_right =
+                        products.right(Values::F32(ds), KEY_BLOCK, (queries, len), ds_right);
                     let dk_t = (dks.as_mut_ptr(), KEY_BLOCK);
                     products.multiply(to_keys, q_t, ds_right, dk_t, true);
                     let ds = products.left(ds, KEY_BLOCK, (queries, len), ds_left);

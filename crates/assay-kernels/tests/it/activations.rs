@@ -1,10 +1,11 @@
 //! Norms, rotary embedding, activations, softmax and the optimiser.
 
 use assay_kernels::{
-    AdamW, Gate, Rope, RopeTable, adamw_step, gate_mul, gate_mul_backward, gelu, gelu_tanh,
-    layer_norm, reference, rms_norm, rms_norm_backward, rope, rope_backward, softmax_rows,
-    sum_of_squares,
+    AdamW, Gate, Rope, RopeTable, Values, adamw_step, gate_mul, gate_mul_backward, gelu, gelu_tanh,
+    layer_norm, reference, rms_norm, rms_norm_backward, rope, rope_backward, round_to_bf16,
+    softmax_rows, sum_of_squares,
 };
+use half::bf16;
 use proptest::prelude::*;
 
 use crate::{assert_close, assert_gradient, assert_same_bits, on_every_path, values, weighted};
@@ -54,8 +55,10 @@ proptest! {
         reference::gelu_tanh(t);
         on_every_path(|_| {
             let [y, dg, du, g, t] = &mut got;
-            gate_mul(kind, &gate, &up, y);
-            gate_mul_backward(kind, &dy, &gate, &up, dg, du);
+            gate_mul(kind, &gate, &up, y, None);
+            let mut again = vec![f32::NAN; y.len()];
+            gate_mul_backward(kind, &dy, &gate, &up, &mut again, dg, du);
+            assert_eq!(again, *y);
             g.copy_from_slice(&gate);
             gelu(g);
             t.copy_from_slice(&gate);
@@ -143,10 +146,18 @@ fn gradients_by_differences() {
 
         for kind in [Gate::Silu, Gate::GeluTanh] {
             let (mut dgate, mut dup) = (vec![0.0; t * h], vec![0.0; t * h]);
-            gate_mul_backward(kind, &dy, &gate, &up, &mut dgate, &mut dup);
+            gate_mul_backward(
+                kind,
+                &dy,
+                &gate,
+                &up,
+                &mut vec![0.0; dy.len()],
+                &mut dgate,
+                &mut dup,
+            );
             let loss = |gate: &[f32], up: &[f32]| {
                 let mut y = vec![0.0; t * h];
-                gate_mul(kind, gate, up, &mut y);
+                gate_mul(kind, gate, up, &mut y, None);
                 weighted(&y, &dy)
             };
             assert_gradient(&gate, &dgate, |gate| loss(gate, &up), "gate_mul gate");
@@ -170,12 +181,69 @@ fn gates_at_the_extremes() {
         for kind in [Gate::Silu, Gate::GeluTanh] {
             let gate = [-1e30, -200.0, -88.0, 0.0, 88.0, 200.0, 1e30];
             let mut y = [0.0; 7];
-            gate_mul(kind, &gate, &[1.0; 7], &mut y);
+            gate_mul(kind, &gate, &[1.0; 7], &mut y, None);
             assert_close(&y, &[0.0, 0.0, 0.0, 0.0, 88.0, 200.0, 1e30], 1e-6, "gate");
             assert_same_bits(&y[3..4], &[0.0], "gate(0)");
             let (mut dgate, mut dup) = ([0.0; 7], [0.0; 7]);
-            gate_mul_backward(kind, &[1.0; 7], &gate, &[1.0; 7], &mut dgate, &mut dup);
+            gate_mul_backward(
+                kind,
+                &[1.0; 7],
+                &gate,
+                &[1.0; 7],
+                &mut [0.0; 7],
+                &mut dgate,
+                &mut dup,
+            );
             assert_close(&dgate, &[0.0, 0.0, 0.0, 0.5, 1.0, 1.0, 1.0], 1e-4, "slope");
         }
+    });
+}
+
+/// What is kept in bf16 is what was computed, rounded.
+#[test]
+fn values_in_bf16_are_the_rounded_ones() {
+    for len in [1, 15, 16, 33, 70_000] {
+        let [gate, up, dy] = [1, 2, 3].map(|seed| values(len, seed));
+        let round = |x: &[f32]| -> Vec<bf16> { x.iter().map(|&v| bf16::from_f32(v)).collect() };
+        let widen = |x: &[bf16]| -> Vec<f32> { x.iter().map(|v| v.to_f32()).collect() };
+        on_every_path(|path| {
+            let new = || vec![bf16::NAN; len];
+            let mut wide = vec![0.0; len];
+            gate_mul(Gate::Silu, &gate, &up, &mut wide, None);
+            let (mut out, mut kept_gate, mut kept_up) = (new(), new(), new());
+            let kept = Some([&mut kept_gate[..], &mut kept_up[..]]);
+            gate_mul(Gate::Silu, &gate, &up, &mut out[..], kept);
+            assert_eq!(out, round(&wide), "{path:?}");
+            assert_eq!((kept_gate, kept_up), (round(&gate), round(&up)), "{path:?}");
+
+            let (gate, up) = (round(&gate), round(&up));
+            let (wide_gate, wide_up) = (widen(&gate), widen(&up));
+            let mut want = [(); 3].map(|()| vec![0.0; len]);
+            let [y, dg, du] = &mut want;
+            gate_mul_backward(Gate::Silu, &dy, &wide_gate, &wide_up, &mut y[..], dg, du);
+            let mut got = [new(), new(), new()];
+            let [y, dg, du] = &mut got;
+            gate_mul_backward(Gate::Silu, &dy, &gate, &up, &mut y[..], dg, du);
+            assert_eq!(got, want.map(|x| round(&x)), "{path:?}");
+
+            let (mut halves, mut there_and_back) = (new(), vec![f32::NAN; len]);
+            round_to_bf16(&dy, &mut halves);
+            assert_eq!(halves, round(&dy), "{path:?}");
+            Values::Bf16(&halves).widen(&mut there_and_back);
+            assert_eq!(there_and_back, widen(&halves), "{path:?}");
+
+            let weight = values(len, 4);
+            let (mut wide, mut inv_rms) = (vec![0.0; len], [0.0]);
+            rms_norm(&dy, &weight, 1e-5, &mut wide[..], &mut inv_rms);
+            rms_norm(&dy, &weight, 1e-5, &mut halves[..], &mut inv_rms);
+            assert_eq!(halves, round(&wide), "{path:?}");
+        });
+    }
+    on_every_path(|path| {
+        let mut out = [bf16::ZERO; 5];
+        let special = [f32::NAN, f32::INFINITY, f32::NEG_INFINITY, -0.0, f32::MAX];
+        round_to_bf16(&special, &mut out);
+        assert!(out[0].is_nan(), "{path:?}");
+        assert_eq!(out[1..], special.map(bf16::from_f32)[1..], "{path:?}");
     });
 }

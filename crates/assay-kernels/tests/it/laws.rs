@@ -1,7 +1,7 @@
 //! Same bits for any number of threads and any batch.
 
 use assay_kernels::{
-    Heads, Outer, PackedMatrix, Path, Precision, Scores, add_outer, attention_backward,
+    Heads, Outer, PackedMatrix, Path, Precision, Scores, Values, add_outer, attention_backward,
     attention_forward, gemm, linear_cross_entropy, matmul, on_one_thread, rms_norm, sum_of_squares,
     with_path,
 };
@@ -48,7 +48,15 @@ fn results(path: Path) -> Vec<Vec<f32>> {
 
         let mut out = vec![0.0; 16 * k];
         let shape = (m, 16, k);
-        add_outer(1.0, &x[..m * 16], &x, shape, Precision::Bf16, Outer::AsIs, &mut out);
+        add_outer(
+            1.0,
+            &x[..m * 16],
+            Values::F32(&x),
+            shape,
+            Precision::Bf16,
+            Outer::AsIs,
+            &mut out,
+        );
         all.push(out);
 
         let heads = Heads { heads: 9, kv_heads: 3, head_dim: 64 };

@@ -1,13 +1,13 @@
 //! Packed products, small products and dot.
 
 use assay_kernels::{
-    Linear, LowRank, Outer, PackedMatrix, Precision, add_outer, dot, gemm, linear, matmul,
+    Linear, LowRank, Outer, PackedMatrix, Precision, Values, add_outer, dot, gemm, linear, matmul,
     matmul_add, reference,
 };
 use half::bf16;
 use proptest::prelude::*;
 
-use crate::{assert_close, on_every_path, values};
+use crate::{assert_close, assert_same_bits, on_every_path, values};
 
 fn rounded(x: &[f32], precision: Precision) -> Vec<f32> {
     x.iter()
@@ -30,6 +30,13 @@ fn check_packed(m: usize, n: usize, k: usize, precision: Precision) {
         let mut got = vec![f32::NAN; m * n];
         matmul(&x, m, &packed, &mut got);
         assert_close(&got, &want, tolerance, &format!("{path:?} matmul {m}x{n}x{k}"));
+        if precision == Precision::Bf16 {
+            let halves: Vec<bf16> = x.iter().map(|&v| bf16::from_f32(v)).collect();
+            let mut same = vec![f32::NAN; m * n];
+            let product = Linear { w: &packed, pair: None, out: &mut same };
+            linear(Values::Bf16(&halves), m, &mut [product], false);
+            assert_same_bits(&same, &got, &format!("{path:?} matmul of bf16 {m}x{n}x{k}"));
+        }
         matmul_add(&x, m, &packed, &mut got);
         let twice: Vec<f32> = want.iter().map(|v| 2.0 * v).collect();
         assert_close(&got, &twice, 2.0 * tolerance, &format!("{path:?} matmul_add {m}x{n}x{k}"));
@@ -64,7 +71,7 @@ fn check_low_rank(m: usize, n: [usize; 2], k: usize, rank: usize, precision: Pre
             Linear { w: &packed[0], pair, out: first },
             Linear { w: &packed[1], pair: None, out: second },
         ];
-        linear(&x, m, both, true);
+        linear(Values::F32(&x), m, both, true);
         let what = format!("{path:?} {precision:?} {m}x{n:?}x{k}, rank {rank}");
         assert_close(&z, &want_z, tolerance, &what);
         assert_close(&got[0], &want[0], middle_tolerance, &what);
@@ -159,8 +166,8 @@ proptest! {
     }
 
     #[test]
-    fn outer_products(t in 0usize..600, r in 1usize..40, n in 1usize..250, bf16: bool) {
-        let precision = if bf16 { Precision::Bf16 } else { Precision::F32 };
+    fn outer_products(t in 0usize..600, r in 1usize..40, n in 1usize..250, halved: bool) {
+        let precision = if halved { Precision::Bf16 } else { Precision::F32 };
         let (z, y, old) = (values(t * r, 1), values(t * n, 2), values(r * n, 3));
         let mut want = old.clone();
         reference::gemm(0.5, &z, true, &y, false, 1.0, &mut want, r, n, t);
@@ -168,13 +175,19 @@ proptest! {
             (0..x.len()).map(|i| x[i % rows * columns + i / rows]).collect()
         };
         // Of bf16 factors, each off by 1/256 at most.
-        let tolerance = (t as f32).sqrt().max(1.0) * if bf16 { 4e-3 } else { 2e-6 };
+        let tolerance = (t as f32).sqrt().max(1.0) * if halved { 4e-3 } else { 2e-6 };
         on_every_path(|path| {
             let (mut got, mut got_t) = (old.clone(), transposed(&old, r, n));
-            add_outer(0.5, &z, &y, (t, r, n), precision, Outer::AsIs, &mut got);
-            add_outer(0.5, &z, &y, (t, r, n), precision, Outer::Transposed, &mut got_t);
+            add_outer(0.5, &z, Values::F32(&y), (t, r, n), precision, Outer::AsIs, &mut got);
+            add_outer(0.5, &z, Values::F32(&y), (t, r, n), precision, Outer::Transposed, &mut got_t);
             assert_close(&got, &want, tolerance, &format!("{path:?} outer {t}x{r}x{n}"));
             assert_close(&transposed(&got_t, n, r), &got, 1e-5, "transposed outer");
+            if halved {
+                let halves: Vec<_> = y.iter().map(|&v| bf16::from_f32(v)).collect();
+                let (mut same, y) = (old.clone(), Values::Bf16(&halves));
+                add_outer(0.5, &z, y, (t, r, n), precision, Outer::AsIs, &mut same);
+                assert_close(&same, &want, tolerance, &format!("{path:?} outer of bf16"));
+            }
         });
     }
 

@@ -8,11 +8,11 @@ use std::sync::OnceLock;
 
 use assay_kernels::{
     Heads, Linear, LowRank, Outer, PackedMatrix, Precision, QuantMatrix, Rope, RopeTable, Scores,
-    add_outer, attention_backward, gate_mul, gate_mul_backward, linear, matmul, matmul_add,
+    Values, add_outer, attention_backward, gate_mul, gate_mul_backward, linear, matmul, matmul_add,
     quant_matmul, rms_norm, rms_norm_backward, rope, rope_backward,
 };
 
-use super::pool::{Buffer, Pool};
+use super::pool::{Buffer, Pool, Stored};
 use crate::adapter::{Adapter, LayerPairs, PackedPair};
 use crate::config::{DecoderConfig, Module};
 
@@ -36,7 +36,7 @@ impl Frozen {
     /// Which product a row gets depends on what it is and never on how many there are, so that an answer
     /// does not depend on the batch.
     pub(crate) fn products(
-        x: &[f32],
+        x: Values<'_>,
         t: usize,
         generated: usize,
         products: &mut [Product<'_>],
@@ -45,8 +45,17 @@ impl Frozen {
         let inputs = x.len() / t.max(1);
         let whole = products.iter().all(|p| p.weight.quantised.is_some());
         let generated = if whole { generated } else { 0 };
-        let (x_generated, x_read) = x.split_at(generated * inputs);
         if generated > 0 {
+            let x_generated = x.range(0..generated * inputs);
+            let mut wide = Vec::new();
+            let x_generated = match x_generated {
+                Values::F32(x) => x,
+                Values::Bf16(x) => {
+                    wide.resize(x.len(), 0.0);
+                    x_generated.widen(&mut wide);
+                    &wide
+                }
+            };
             let mut quantised: Vec<(&QuantMatrix, &mut [f32])> = products
                 .iter_mut()
                 .filter_map(|p| {
@@ -76,6 +85,7 @@ impl Frozen {
                     }),
                 })
                 .collect();
+            let x_read = x.range(generated * inputs..x.len());
             linear(x_read, t - generated, &mut read, add);
         }
     }
@@ -143,6 +153,8 @@ pub(crate) struct Pass<'a> {
     pub(crate) positions: &'a [u32],
     /// How many of the rows, the first ones, are tokens that the model itself chose.
     pub(crate) generated: usize,
+    /// Whether a way back follows.
+    pub(crate) keep: bool,
 }
 
 impl Pass<'_> {
@@ -192,10 +204,21 @@ impl<'p> Normed<'p> {
         (Normed { x, inv_rms }, y)
     }
 
-    /// The norm's output, computed again.
-    fn again(&self, pass: Pass<'_>, weight: &[f32], y: &mut [f32]) {
-        let mut inv_rms = pass.pool.take(self.inv_rms.len());
-        rms_norm(&self.x, weight, pass.config.norm_eps, y, &mut inv_rms);
+    /// As [`Self::new`], for products to read.
+    fn stored(pass: Pass<'p>, x: Buffer<'p>, weight: &[f32]) -> (Self, Stored<'p>) {
+        let mut normed = Normed { inv_rms: pass.pool.take(x.len() / weight.len()), x };
+        let mut y = pass.pool.take_stored(pass.precision, normed.x.len());
+        normed.again(pass, weight, &mut y);
+        (normed, y)
+    }
+
+    /// Computes the norm's output.
+    fn again(&mut self, pass: Pass<'_>, weight: &[f32], y: &mut Stored<'_>) {
+        let (x, eps, inv_rms) = (&self.x, pass.config.norm_eps, &mut self.inv_rms);
+        match y {
+            Stored::F32(y) => rms_norm(x, weight, eps, &mut y[..], inv_rms),
+            Stored::Bf16(y) => rms_norm(x, weight, eps, &mut y[..], inv_rms),
+        }
     }
 
     /// Adds the gradient of the input to `dx`.
@@ -218,43 +241,43 @@ pub(crate) struct Saved<'p> {
     /// Queries and keys before their norms.
     heads: Option<[Normed<'p>; 2]>,
     /// Queries and keys as the attention had them.
-    q: Buffer<'p>,
-    k: Buffer<'p>,
-    v: Buffer<'p>,
-    out: Buffer<'p>,
+    q: Stored<'p>,
+    k: Stored<'p>,
+    v: Stored<'p>,
+    out: Stored<'p>,
     lse: Buffer<'p>,
     attended: Option<Normed<'p>>,
     mid: Normed<'p>,
-    gate: Buffer<'p>,
-    up: Buffer<'p>,
+    gate: Stored<'p>,
+    up: Stored<'p>,
     fed: Option<Normed<'p>>,
     /// `x·Aᵀ` of the adapter's pairs, by `Module as usize`.
     z: [Option<Buffer<'p>>; 7],
 }
 
 impl Block {
-    /// `x [t, hidden]` → `(y [t, hidden], saved)`. `attend` computes the attention: over packed
-    /// documents, or over caches which it extends.
+    /// `x [t, hidden]` → `(y [t, hidden], saved)`, the latter where the pass keeps it. `attend` computes the
+    /// attention: over packed documents, or over caches which it extends.
     pub(crate) fn forward<'p>(
         &self,
         pass: Pass<'p>,
         x: Buffer<'p>,
         pairs: Option<LayerPairs<'_>>,
         attend: impl FnOnce(Attention<'_>),
-    ) -> (Buffer<'p>, Saved<'p>) {
+    ) -> (Buffer<'p>, Option<Saved<'p>>) {
         let (c, pool) = (pass.config, pass.pool);
         let t = pass.positions.len();
         let (q_width, kv_width) = (pass.heads().width(), pass.heads().kv_width());
         let mut z: [Option<Buffer<'p>>; 7] = Default::default();
-        let mut linear = |x: &[f32], outs: &mut [(Module, &mut [f32])], add: bool| {
+        let mut linear = |x: Values<'_>, outs: &mut [(Module, &mut [f32])], add: bool| {
             self.linear(pass, pairs, x, outs, add, &mut z);
         };
 
-        let (input, normed) = Normed::new(pass, x, &self.attention_norm);
+        let (input, normed) = Normed::stored(pass, x, &self.attention_norm);
         let (mut q, mut k) = (pool.take(t * q_width), pool.take(t * kv_width));
         let mut v = pool.take(t * kv_width);
         let outs = &mut [(Module::Q, &mut q[..]), (Module::K, &mut k), (Module::V, &mut v)];
-        linear(&normed, outs, false);
+        linear(normed.values(), outs, false);
         drop(normed);
         if let Some(biases) = &self.qkv_bias {
             for (rows, bias) in [&mut q, &mut k, &mut v].into_iter().zip(biases) {
@@ -273,19 +296,23 @@ impl Block {
         let (mut out, mut lse) = (pool.take(t * q_width), pool.take(t * c.heads));
         let scores = pass.scores(self);
         attend(Attention { q: &q, k: &k, v: &v, out: &mut out, lse: &mut lse, scores });
-        let to_mid = |y: &mut [f32], add: bool| linear(&out, &mut [(Module::O, y)], add);
+        let out = pool.store(pass.precision, out);
+        let to_mid = |y: &mut [f32], add: bool| linear(out.values(), &mut [(Module::O, y)], add);
         let (mid, attended) = self.added(pass, &input.x, 0, to_mid);
 
-        let (mid, normed) = Normed::new(pass, mid, &self.feed_forward_norm);
+        let (mid, normed) = Normed::stored(pass, mid, &self.feed_forward_norm);
         let mut gate = pool.take(t * c.feed_forward);
         let mut up = pool.take(t * c.feed_forward);
-        linear(&normed, &mut [(Module::Gate, &mut gate[..]), (Module::Up, &mut up)], false);
+        linear(normed.values(), &mut [(Module::Gate, &mut gate[..]), (Module::Up, &mut up)], false);
         drop(normed);
-        let mut inner = pool.take(t * c.feed_forward);
-        gate_mul(c.gate, &gate, &up, &mut inner);
-        let to_y = |y: &mut [f32], add: bool| linear(&inner, &mut [(Module::Down, y)], add);
+        let (inner, kept) = gated(pass, gate, up);
+        let to_y = |y: &mut [f32], add: bool| linear(inner.values(), &mut [(Module::Down, y)], add);
         let (y, fed) = self.added(pass, &mid.x, 1, to_y);
-        (y, Saved { input, heads, q, k, v, out, lse, attended, mid, gate, up, fed, z })
+        let saved = kept.map(|[gate, up]| {
+            let [q, k, v] = [q, k, v].map(|x| pool.store(pass.precision, x));
+            Saved { input, heads, q, k, v, out, lse, attended, mid, gate, up, fed, z }
+        });
+        (y, saved)
     }
 
     /// `x` and what `linear` computes, which passes post-norm `which` first where there is one.
@@ -313,7 +340,7 @@ impl Block {
         &self,
         pass: Pass<'p>,
         pairs: Option<LayerPairs<'_>>,
-        x: &[f32],
+        x: Values<'_>,
         outs: &mut [(Module, &mut [f32])],
         add: bool,
         z: &mut [Option<Buffer<'p>>; 7],
@@ -340,6 +367,30 @@ impl Block {
     }
 }
 
+/// `act(gate) · up` for products to read, and gate and up where the pass keeps them.
+fn gated<'p>(
+    pass: Pass<'p>,
+    gate: Buffer<'p>,
+    up: Buffer<'p>,
+) -> (Stored<'p>, Option<[Stored<'p>; 2]>) {
+    let (activation, keep) = (pass.config.gate, pass.keep);
+    let new = || pass.pool.take_stored(pass.precision, gate.len());
+    let mut inner = new();
+    let mut kept = (keep && pass.precision == Precision::Bf16).then(|| [new(), new()]);
+    match (&mut inner, &mut kept) {
+        (Stored::F32(out), _) => gate_mul(activation, &gate, &up, &mut out[..], None),
+        (Stored::Bf16(out), Some([Stored::Bf16(kept_gate), Stored::Bf16(kept_up)])) => {
+            let kept = Some([&mut kept_gate[..], &mut kept_up[..]]);
+            gate_mul(activation, &gate, &up, &mut out[..], kept);
+        }
+        (Stored::Bf16(out), _) => gate_mul(activation, &gate, &up, &mut out[..], None),
+    }
+    if keep && kept.is_none() {
+        kept = Some([gate, up].map(Stored::F32));
+    }
+    (inner, kept)
+}
+
 /// The way back through one block.
 pub(crate) struct Backward<'a> {
     pub(crate) block: &'a Block,
@@ -351,35 +402,38 @@ pub(crate) struct Backward<'a> {
     pub(crate) gradients: &'a mut Adapter,
 }
 
-impl Backward<'_> {
+impl<'a> Backward<'a> {
     /// Turns `dx`, which holds the gradient of `y [t, hidden]`, into that of `x`.
     pub(crate) fn run(mut self, saved: Saved<'_>, dx: &mut [f32]) {
         let Pass { config: c, pool, positions, .. } = self.pass;
         let t = positions.len();
         let (pass, block) = (self.pass, self.block);
-        let Saved { input, heads, q, k, v, out, lse, attended, mid, gate, up, fed, z } = saved;
+        let Saved { mut input, heads, q, k, v, out, lse, attended, mut mid, gate, up, fed, z } =
+            saved;
         let z = |module: Module| z[module as usize].as_deref();
+        let store = |len: usize| pool.take_stored(pass.precision, len);
 
-        let mut inner = pool.take(t * c.feed_forward);
-        gate_mul(c.gate, &gate, &up, &mut inner);
         let mut dinner = pool.take(t * c.feed_forward);
         let dfed = self.before_post_norm(fed, 1, dx);
-        let dy = dfed.as_deref().unwrap_or(dx);
-        self.linear(Module::Down, &inner, z(Module::Down), dy, &mut dinner, false);
-        let mut dgate = inner;
-        let mut dup = pool.take(t * c.feed_forward);
-        gate_mul_backward(c.gate, &dinner, &gate, &up, &mut dgate, &mut dup);
-        let mut normed = pool.take(t * c.hidden);
+        let dy = Values::F32(dfed.as_deref().unwrap_or(dx));
+        let dz = self.propagate(Module::Down, dy, &mut dinner, false);
+        let [inner, dgate, dup] = ungated(pass, &dinner, &gate, &up);
+        drop(dinner);
+        self.accumulate(Module::Down, inner.values(), z(Module::Down), dy, dz);
+        drop(inner);
+        let mut normed = store(t * c.hidden);
         let mut dnormed = pool.take(t * c.hidden);
         mid.again(pass, &block.feed_forward_norm, &mut normed);
-        self.linear(Module::Gate, &normed, z(Module::Gate), &dgate, &mut dnormed, false);
-        self.linear(Module::Up, &normed, z(Module::Up), &dup, &mut dnormed, true);
+        let x = normed.values();
+        self.linear(Module::Gate, x, z(Module::Gate), dgate.values(), &mut dnormed, false);
+        self.linear(Module::Up, x, z(Module::Up), dup.values(), &mut dnormed, true);
         mid.backward(&block.feed_forward_norm, &dnormed, dx);
 
-        let mut dout = pool.take(out.len());
+        let mut dout = pool.take(t * pass.heads().width());
         let dattended = self.before_post_norm(attended, 0, dx);
-        let dy = dattended.as_deref().unwrap_or(dx);
-        self.linear(Module::O, &out, z(Module::O), dy, &mut dout, false);
+        let dy = Values::F32(dattended.as_deref().unwrap_or(dx));
+        self.linear(Module::O, out.values(), z(Module::O), dy, &mut dout, false);
+        let [q, k, v, out] = [q, k, v, out].map(|x| x.widen(pool));
         let (mut dq, mut dk) = (pool.take(q.len()), pool.take(k.len()));
         let mut dv = pool.take(v.len());
         attention_backward(
@@ -403,9 +457,12 @@ impl Backward<'_> {
             dk = raw_k.gradient(pass, k_norm, &dk);
         }
         input.again(pass, &block.attention_norm, &mut normed);
-        self.linear(Module::Q, &normed, z(Module::Q), &dq, &mut dnormed, false);
-        self.linear(Module::K, &normed, z(Module::K), &dk, &mut dnormed, true);
-        self.linear(Module::V, &normed, z(Module::V), &dv, &mut dnormed, true);
+        let x = normed.values();
+        for (module, dy, add) in
+            [(Module::Q, dq, false), (Module::K, dk, true), (Module::V, dv, true)]
+        {
+            self.linear(module, x, z(module), Values::F32(&dy), &mut dnormed, add);
+        }
         input.backward(&block.attention_norm, &dnormed, dx);
     }
 
@@ -424,33 +481,85 @@ impl Backward<'_> {
         normed.map(|n| n.gradient(self.pass, &weights[which], dy))
     }
 
-    /// `dx (+)= dy·W + dz·A` with `dz = dy·(sB)`, and where there is a pair `dA += dzᵀ·x`,
-    /// `dB += s·dyᵀ·z`.
+    /// [`Self::propagate`] and [`Self::accumulate`].
     fn linear(
         &mut self,
         module: Module,
-        x: &[f32],
+        x: Values<'_>,
         z: Option<&[f32]>,
-        dy: &[f32],
+        dy: Values<'_>,
         dx: &mut [f32],
         add: bool,
     ) {
+        let dz = self.propagate(module, dy, dx, add);
+        self.accumulate(module, x, z, dy, dz);
+    }
+
+    /// `dx (+)= dy·W + dz·A`, and `dz = dy·(sB)` where there is a pair.
+    fn propagate(
+        &self,
+        module: Module,
+        dy: Values<'_>,
+        dx: &mut [f32],
+        add: bool,
+    ) -> Option<Buffer<'a>> {
         let t = self.pass.positions.len();
         let w = self.block.linears[module as usize].transposed();
+        let transposed = self.pairs.get(module).map(PackedPair::transposed);
+        let mut dz = transposed.map(|_| self.pass.pool.take(t * self.pairs.rank));
+        let pair = transposed.zip(dz.as_deref_mut());
+        let pair = pair.map(|((a_t, b_t), dz)| LowRank { down: b_t, up: a_t, z: dz });
+        linear(dy, t, &mut [Linear { w, pair, out: dx }], add);
+        dz
+    }
+
+    /// `dA += dzᵀ·x`, `dB += s·dyᵀ·z`.
+    fn accumulate(
+        &mut self,
+        module: Module,
+        x: Values<'_>,
+        z: Option<&[f32]>,
+        dy: Values<'_>,
+        dz: Option<Buffer<'_>>,
+    ) {
+        let t = self.pass.positions.len();
         let LayerPairs { layer, rank, scale, .. } = self.pairs;
-        let (Some(pair), Some(z)) = (self.pairs.get(module), z) else {
-            return linear(dy, t, &mut [Linear { w, pair: None, out: dx }], add);
-        };
-        let (a_t, b_t) = pair.transposed();
-        let mut dz = self.pass.pool.take(t * rank);
-        let low_rank = LowRank { down: b_t, up: a_t, z: &mut dz };
-        linear(dy, t, &mut [Linear { w, pair: Some(low_rank), out: dx }], add);
+        let (Some(z), Some(dz)) = (z, dz) else { return };
         let Some((da, db)) = self.gradients.pair_mut(layer, module) else { return };
-        let (inputs, outputs) = (pair.a.cols(), pair.b.rows());
+        let (inputs, outputs) = (da.len() / rank, db.len() / rank);
         let precision = self.pass.precision;
         add_outer(scale, z, dy, (t, rank, outputs), precision, Outer::Transposed, db);
         add_outer(1.0, &dz, x, (t, rank, inputs), precision, Outer::AsIs, da);
     }
+}
+
+/// The way back through [`gated`]: its result again, and the gradients of gate and up.
+fn ungated<'p>(
+    pass: Pass<'p>,
+    dinner: &[f32],
+    gate: &Stored<'_>,
+    up: &Stored<'_>,
+) -> [Stored<'p>; 3] {
+    let activation = pass.config.gate;
+    let mut all = [(); 3].map(|()| pass.pool.take_stored(pass.precision, dinner.len()));
+    match (gate, up, &mut all) {
+        (
+            Stored::F32(gate),
+            Stored::F32(up),
+            [Stored::F32(inner), Stored::F32(dg), Stored::F32(du)],
+        ) => {
+            gate_mul_backward(activation, dinner, gate, up, &mut inner[..], dg, du);
+        }
+        (
+            Stored::Bf16(gate),
+            Stored::Bf16(up),
+            [Stored::Bf16(inner), Stored::Bf16(dg), Stored::Bf16(du)],
+        ) => {
+            gate_mul_backward(activation, dinner, gate, up, &mut inner[..], dg, du);
+        }
+        _ => unreachable!("all of one precision"),
+    }
+    all
 }
 
 fn add(y: &mut [f32], x: &[f32]) {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use assay_kernels::{CACHE_BLOCK, CachedQuery, attention_decode, attention_step};
+use assay_kernels::{CACHE_BLOCK, CachedQuery, Values, attention_decode, attention_step};
 
 use super::Decoder;
 use super::block::{Attention, Frozen, Product};
@@ -218,7 +218,7 @@ impl Decoder {
         let mut logits = vec![0.0; rows.len() * self.config().vocab];
         debug_assert_eq!(normed.len(), rows.len() * width);
         let head = Product { weight: &self.0.head, pair: None, out: &mut logits };
-        Frozen::products(&normed, rows.len(), generated, &mut [head], false);
+        Frozen::products(Values::F32(&normed), rows.len(), generated, &mut [head], false);
         logits
     }
 

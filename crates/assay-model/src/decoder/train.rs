@@ -81,13 +81,15 @@ impl Decoder {
             });
         }
         let positions = batch.positions();
-        let pass = self.pass(&positions, 0);
+        let pass = Pass { keep: true, ..self.pass(&positions, 0) };
+        let first = Pass { keep: !checkpointing, ..pass };
         let mut kept: Vec<Kept<'_>> = Vec::with_capacity(self.config().layers);
         let mut x = self.embed(&batch.tokens);
         for layer in 0..self.config().layers {
             let input = checkpointing.then(|| self.0.pool.copy(&x));
-            let (y, saved) = self.block_forward(pass, layer, x, batch, &packed);
-            kept.push(input.map_or_else(|| Kept::All(Box::new(saved)), Kept::Input));
+            let (y, saved) = self.block_forward(first, layer, x, batch, &packed);
+            kept.extend(input.map(Kept::Input));
+            kept.extend(saved.map(|saved| Kept::All(Box::new(saved))));
             x = y;
         }
 
@@ -116,9 +118,10 @@ impl Decoder {
         }
         for (layer, kept) in kept.into_iter().enumerate().rev() {
             let saved = match kept {
-                Kept::All(saved) => *saved,
+                Kept::All(saved) => Some(*saved),
                 Kept::Input(x) => self.block_forward(pass, layer, x, batch, &packed).1,
             };
+            let saved = saved.expect("the pass keeps what the way back needs");
             let backward = Backward {
                 block: &self.0.blocks[layer],
                 pass,
@@ -153,7 +156,7 @@ impl Decoder {
         x: Buffer<'p>,
         batch: &PackedBatch,
         adapter: &PackedAdapter,
-    ) -> (Buffer<'p>, Saved<'p>) {
+    ) -> (Buffer<'p>, Option<Saved<'p>>) {
         let pairs = Some(adapter.layer(layer));
         self.0.blocks[layer].forward(pass, x, pairs, |a| attend(pass, batch, a))
     }

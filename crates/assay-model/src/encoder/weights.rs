@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use assay_kernels::{PackedMatrix, Precision, layer_norm, linear, matmul_add};
+use assay_kernels::{PackedMatrix, Precision, Values, layer_norm, linear, matmul_add};
 use safetensors::{Dtype, SafeTensorError, SafeTensors};
 
 use super::error::{EncoderError, unsupported};
@@ -122,7 +122,7 @@ impl Linear {
             }
             assay_kernels::Linear { w: &linear.weight, pair: None, out }
         });
-        linear(x, rows, &mut products, true);
+        linear(Values::F32(x), rows, &mut products, true);
     }
 
     /// Of the weights, and of what is multiplied with them.
