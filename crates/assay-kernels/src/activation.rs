@@ -295,6 +295,25 @@ kernel! {
 }
 
 kernel! {
+    /// [`exp_row`] with a relative error below 1e-5.
+    fn exp_rough_row<V>(x: &mut [f32], scale: f32, max: f32) -> f32 {
+        unsafe {
+            let (len, x) = (x.len(), x.as_mut_ptr());
+            let (scale, shift) = (V::splat(scale), V::splat(-max));
+            let mut sum = V::splat(0.0);
+            for i in (0..len).step_by(LANES) {
+                let n = len - i;
+                let v: V = Lanes::load(x.add(i), n);
+                Lanes::store(x.add(i), n, v.mul_add(scale, shift).exp_rough());
+                let e: V = Lanes::load(x.add(i), n);
+                sum = sum.add(e);
+            }
+            sum.sum()
+        }
+    }
+}
+
+kernel! {
     /// `x = x * factor + y`, where `y` is as long as `x`.
     fn scale_add_row<V>(x: &mut [f32], factor: f32, y: &[f32]) {
         unsafe {

@@ -66,6 +66,11 @@ impl Products {
         Products { path, layout }
     }
 
+    /// Whether operands are rounded to bf16.
+    pub(crate) fn is_bf16(self) -> bool {
+        self.layout != Layout::F32
+    }
+
     /// Left operand from `m` rows of `k` values, `stride` apart.
     pub(crate) fn left(
         self,

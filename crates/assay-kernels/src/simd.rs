@@ -121,6 +121,13 @@ pub trait Vector: Copy {
         p.mul(biased.pow2_biased()).where_ge(self, low)
     }
 
+    /// `e^self` with a relative error below 1e-5, for what is rounded to bf16 anyway; 0 where it is too
+    /// small for `f32`, which includes -inf; exactly 1 at 0. Not for values above 88.
+    #[inline(always)]
+    unsafe fn exp_rough(self) -> Self {
+        self.exp()
+    }
+
     /// `1 / (1 + e^-self)`.
     #[inline(always)]
     unsafe fn sigmoid(self) -> Self {
@@ -350,6 +357,20 @@ impl Vector for Avx512 {
     #[inline(always)]
     unsafe fn store(self, p: *mut f32) {
         _mm512_storeu_ps(p, self.0);
+    }
+    /// `2^n · 2^r`, the latter as a polynomial of degree 4 over |r| ≤ 1/2.
+    #[inline(always)]
+    unsafe fn exp_rough(self) -> Self {
+        let x = _mm512_mul_ps(self.0, _mm512_set1_ps(std::f32::consts::LOG2_E));
+        // In this order NaN stays NaN.
+        let x = _mm512_max_ps(_mm512_set1_ps(-200.0), x);
+        let n = _mm512_roundscale_ps::<0>(x);
+        let r = _mm512_sub_ps(x, n);
+        let mut p = _mm512_set1_ps(9.582_83e-3);
+        for c in [5.590_639e-2, 0.240_240_99, 0.693_124_2, 1.0] {
+            p = _mm512_fmadd_ps(p, r, _mm512_set1_ps(c));
+        }
+        Self(_mm512_scalef_ps(p, n))
     }
     #[inline(always)]
     unsafe fn load_bf16(p: *const u16) -> Self {

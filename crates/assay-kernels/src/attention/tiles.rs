@@ -6,8 +6,8 @@
 use std::ops::Range;
 
 use super::{Heads, QUERY_BLOCK, Scores};
-use crate::activation::{exp_row, max_row, scale_add_row, scale_row};
-use crate::dispatch::{Path, kernel};
+use crate::activation::{exp_rough_row, exp_row, max_row, scale_add_row, scale_row};
+use crate::dispatch::kernel;
 use crate::gemm::dot_kernel;
 use crate::operand::{Products, scratch_len};
 use crate::scratch;
@@ -124,7 +124,7 @@ pub(super) unsafe fn forward(
                         let sums = &mut sums[row * padded..][..padded];
                         let state = (&mut max[row], &mut total[row]);
                         let (scale, bias) = (b.scores.scale, b.bias(row % b.queries, start));
-                        online_softmax(path, scores, visible, scale, bias, sums, state);
+                        online_softmax(products, scores, visible, scale, bias, sums, state);
                     }
                     let p = products.left(scores, KEY_BLOCK, (product_rows, len), left_scratch);
                     let c = (sums[first * padded..].as_mut_ptr(), padded);
@@ -163,7 +163,7 @@ fn mask(row: &mut [f32], visible: Range<usize>) -> &mut [f32] {
 
 /// Turns unscaled scores into weights relative to the running maximum and rescales what was summed so far.
 unsafe fn online_softmax(
-    path: Path,
+    products: Products,
     scores: &mut [f32],
     visible: Range<usize>,
     scale: f32,
@@ -171,6 +171,7 @@ unsafe fn online_softmax(
     sums: &mut [f32],
     (max, total): (&mut f32, &mut f32),
 ) {
+    let path = products.path;
     let seen = mask(scores, visible.clone());
     if seen.is_empty() {
         return;
@@ -196,7 +197,19 @@ unsafe fn online_softmax(
             *total *= correction;
             *max = new;
         }
-        *total += exp_row(path, seen, scale, new);
+        *total += weights(products, seen, scale, new);
+    }
+}
+
+/// `exp(scale · scores - max)` in place and their sum, as exact as the products that follow.
+unsafe fn weights(products: Products, scores: &mut [f32], scale: f32, max: f32) -> f32 {
+    // SAFETY: the path is available.
+    unsafe {
+        if products.is_bf16() {
+            exp_rough_row(products.path, scores, scale, max)
+        } else {
+            exp_row(products.path, scores, scale, max)
+        }
     }
 }
 
@@ -298,7 +311,8 @@ pub(super) unsafe fn backward(
                         let visible = within(b.scores.first_seen(row + 1)..row + 1, start, len);
                         let p = mask(&mut p[i * KEY_BLOCK..][..len], visible.clone());
                         let ds = mask(&mut ds[i * KEY_BLOCK..][..len], visible);
-                        exp_row(path, p, b.scores.scale, b.lse[row * b.heads.heads + head(g)]);
+                        let lse = b.lse[row * b.heads.heads + head(g)];
+                        weights(products, p, b.scores.scale, lse);
                         score_gradient(path, p, delta[g * b.len + row], b.scores.scale, ds);
                     }
                     // Transposed, so that the scores need not be.

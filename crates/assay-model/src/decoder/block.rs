@@ -174,7 +174,16 @@ impl Pass<'_> {
     }
 }
 
-/// Queries, keys and values of a pass, rotated, and where its attention goes.
+/// Some rows of a pass, in order.
+#[derive(Debug)]
+pub(crate) struct Rows<'a> {
+    pub(crate) rows: Vec<usize>,
+    /// Their positions.
+    pub(crate) positions: &'a [u32],
+}
+
+/// Queries, keys and values of a pass, rotated, and where its attention goes. Queries and results are of some
+/// rows only where those were asked for.
 pub(crate) struct Attention<'a> {
     /// `[t, heads * head_dim]`.
     pub(crate) q: &'a [f32],
@@ -258,26 +267,44 @@ pub(crate) struct Saved<'p> {
 impl Block {
     /// `x [t, hidden]` → `(y [t, hidden], saved)`, the latter where the pass keeps it. `attend` computes the
     /// attention: over packed documents, or over caches which it extends.
+    ///
+    /// With `only`, `y` has these rows alone; the pass keeps nothing, and all of its generated tokens are
+    /// among them. Keys and values are computed for all rows in any case: so much less has the last block to
+    /// do, of which only some rows are asked for.
     pub(crate) fn forward<'p>(
         &self,
         pass: Pass<'p>,
         x: Buffer<'p>,
+        only: Option<&Rows<'p>>,
         pairs: Option<LayerPairs<'_>>,
         attend: impl FnOnce(Attention<'_>),
     ) -> (Buffer<'p>, Option<Saved<'p>>) {
         let (c, pool) = (pass.config, pass.pool);
-        let t = pass.positions.len();
+        let (all, mut t) = (pass, pass.positions.len());
         let (q_width, kv_width) = (pass.heads().width(), pass.heads().kv_width());
         let mut z: [Option<Buffer<'p>>; 7] = Default::default();
-        let mut linear = |x: Values<'_>, outs: &mut [(Module, &mut [f32])], add: bool| {
+        let mut linear = |pass, x: Values<'_>, outs: &mut [(Module, &mut [f32])], add: bool| {
             self.linear(pass, pairs, x, outs, add, &mut z);
         };
 
         let (input, normed) = Normed::stored(pass, x, &self.attention_norm);
-        let (mut q, mut k) = (pool.take(t * q_width), pool.take(t * kv_width));
-        let mut v = pool.take(t * kv_width);
-        let outs = &mut [(Module::Q, &mut q[..]), (Module::K, &mut k), (Module::V, &mut v)];
-        linear(normed.values(), outs, false);
+        let (mut k, mut v) = (pool.take(t * kv_width), pool.take(t * kv_width));
+        let (mut input, mut normed, mut pass) = (input, normed, pass);
+        let keys = [(Module::K, &mut k[..]), (Module::V, &mut v[..])];
+        let mut q;
+        if let Some(only) = only {
+            linear(all, normed.values(), &mut { keys }, false);
+            pass = Pass { positions: only.positions, ..all };
+            t = only.rows.len();
+            input.x = pool.rows(&input.x, c.hidden, &only.rows);
+            normed = pool.stored_rows(&normed, c.hidden, &only.rows);
+            q = pool.take(t * q_width);
+            linear(pass, normed.values(), &mut [(Module::Q, &mut q[..])], false);
+        } else {
+            q = pool.take(t * q_width);
+            let [keys, values] = keys;
+            linear(pass, normed.values(), &mut [(Module::Q, &mut q[..]), keys, values], false);
+        }
         drop(normed);
         if let Some(biases) = &self.qkv_bias {
             for (rows, bias) in [&mut q, &mut k, &mut v].into_iter().zip(biases) {
@@ -292,21 +319,28 @@ impl Block {
             heads = Some([raw_q, raw_k]);
         }
         rope(&mut q, c.heads, pass.positions, pass.rope(self), Rope::Halves);
-        rope(&mut k, c.kv_heads, pass.positions, pass.rope(self), Rope::Halves);
+        rope(&mut k, c.kv_heads, all.positions, pass.rope(self), Rope::Halves);
         let (mut out, mut lse) = (pool.take(t * q_width), pool.take(t * c.heads));
         let scores = pass.scores(self);
         attend(Attention { q: &q, k: &k, v: &v, out: &mut out, lse: &mut lse, scores });
         let out = pool.store(pass.precision, out);
-        let to_mid = |y: &mut [f32], add: bool| linear(out.values(), &mut [(Module::O, y)], add);
+        let to_mid =
+            |y: &mut [f32], add: bool| linear(pass, out.values(), &mut [(Module::O, y)], add);
         let (mid, attended) = self.added(pass, &input.x, 0, to_mid);
 
         let (mid, normed) = Normed::stored(pass, mid, &self.feed_forward_norm);
         let mut gate = pool.take(t * c.feed_forward);
         let mut up = pool.take(t * c.feed_forward);
-        linear(normed.values(), &mut [(Module::Gate, &mut gate[..]), (Module::Up, &mut up)], false);
+        linear(
+            pass,
+            normed.values(),
+            &mut [(Module::Gate, &mut gate[..]), (Module::Up, &mut up)],
+            false,
+        );
         drop(normed);
         let (inner, kept) = gated(pass, gate, up);
-        let to_y = |y: &mut [f32], add: bool| linear(inner.values(), &mut [(Module::Down, y)], add);
+        let to_y =
+            |y: &mut [f32], add: bool| linear(pass, inner.values(), &mut [(Module::Down, y)], add);
         let (y, fed) = self.added(pass, &mid.x, 1, to_y);
         let saved = kept.map(|[gate, up]| {
             let [q, k, v] = [q, k, v].map(|x| pool.store(pass.precision, x));

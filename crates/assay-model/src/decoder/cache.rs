@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use assay_kernels::{CACHE_BLOCK, CachedQuery, Values, attention_decode, attention_step};
 
 use super::Decoder;
-use super::block::{Attention, Frozen, Product};
+use super::block::{Attention, Frozen, Product, Rows};
 use crate::adapter::PackedAdapter;
 use crate::config::DecoderConfig;
 
@@ -154,11 +154,13 @@ pub(super) struct Span<'a> {
     /// Whether it is one token that the model itself chose: those come before all other spans, and are
     /// computed with the weights as their file quantises them.
     pub(super) generated: bool,
+    /// How many of its tokens, the last ones, are asked for what follows them.
+    pub(super) wanted: usize,
 }
 
 impl Decoder {
     /// Reads the spans' tokens, extends their caches, and calls `then` with the final residual
-    /// stream `[tokens of all spans, hidden]`. Each row has the bits it would have alone.
+    /// stream `[wanted tokens of all spans, hidden]`. Each row has the bits it would have alone.
     pub(super) fn extend<T>(
         &self,
         spans: &mut [Span<'_>],
@@ -176,9 +178,19 @@ impl Decoder {
         debug_assert!(spans[..generated].iter().all(|s| s.tokens.len() == 1));
         let pass = self.pass(&positions, generated);
         let (q_width, kv_width) = (pass.heads().width(), pass.heads().kv_width());
+        let mut end = 0;
+        let wanted = spans.iter().flat_map(|span| {
+            end += span.tokens.len();
+            end - span.wanted..end
+        });
+        let wanted: Vec<usize> = wanted.collect();
+        let wanted_positions: Vec<u32> = wanted.iter().map(|&row| positions[row]).collect();
+        let wanted = (wanted.len() < tokens.len())
+            .then_some(Rows { rows: wanted, positions: &wanted_positions });
         let mut x = self.embed(&tokens);
         for (layer, block) in self.0.blocks.iter().enumerate() {
             let pairs = adapter.map(|a| a.layer(layer));
+            let only = wanted.as_ref().filter(|_| layer + 1 == config.layers);
             let attend = |a: Attention<'_>| {
                 let (mut k, mut v) = (a.k, a.v);
                 for span in spans.iter_mut() {
@@ -191,44 +203,41 @@ impl Decoder {
                 let (mut q, mut out) = (a.q, a.out);
                 let mut queries = Vec::with_capacity(spans.len());
                 for (span, (k_cache, v_cache)) in spans.iter().zip(&rows) {
-                    let (own_q, rest_q) = q.split_at(span.tokens.len() * q_width);
+                    let n = if only.is_some() { span.wanted } else { span.tokens.len() };
+                    let (own_q, rest_q) = q.split_at(n * q_width);
                     let (own_out, rest_out) = std::mem::take(&mut out).split_at_mut(own_q.len());
                     (q, out) = (rest_q, rest_out);
-                    let past = span.cache.tokens;
+                    let past = span.cache.tokens + span.tokens.len() - n;
                     queries.push(CachedQuery { q: own_q, k_cache, v_cache, past, out: own_out });
                 }
                 let (steps, reads) = queries.split_at_mut(generated);
                 attention_step(steps, pass.heads(), a.scores);
                 attention_decode(reads, pass.heads(), a.scores);
             };
-            x = block.forward(pass, x, pairs, attend).0;
+            x = block.forward(pass, x, only, pairs, attend).0;
         }
         for span in spans.iter_mut() {
             span.cache.tokens += span.tokens.len();
         }
-        debug_assert_eq!(x.len(), tokens.len() * config.hidden);
         then(&x)
     }
 
-    /// Logits `[rows, vocab]` of the given rows of a residual stream; the first `generated` of them are those
-    /// of tokens that the model itself chose.
-    pub(super) fn head(&self, x: &[f32], rows: &[usize], generated: usize) -> Vec<f32> {
-        let width = self.config().hidden;
-        let normed = self.normed_rows(x, rows);
-        let mut logits = vec![0.0; rows.len() * self.config().vocab];
-        debug_assert_eq!(normed.len(), rows.len() * width);
+    /// Logits `[rows, vocab]` of a residual stream `[rows, hidden]`, whose first `generated` rows are of
+    /// tokens that the model itself chose.
+    pub(super) fn head(&self, x: &[f32], generated: usize) -> Vec<f32> {
+        let normed = self.normed(x);
+        let rows = normed.len() / self.config().hidden;
+        let mut logits = vec![0.0; rows * self.config().vocab];
         let head = Product { weight: &self.0.head, pair: None, out: &mut logits };
-        Frozen::products(Values::F32(&normed), rows.len(), generated, &mut [head], false);
+        Frozen::products(Values::F32(&normed), rows, generated, &mut [head], false);
         logits
     }
 
-    /// The given rows of a residual stream after the final norm.
-    pub(super) fn normed_rows(&self, x: &[f32], rows: &[usize]) -> Vec<f32> {
-        let width = self.config().hidden;
-        let chosen: Vec<f32> =
-            rows.iter().flat_map(|&r| &x[r * width..][..width]).copied().collect();
-        let (mut normed, mut inv_rms) = (vec![0.0; chosen.len()], vec![0.0; rows.len()]);
-        self.final_norm(&chosen, &mut normed, &mut inv_rms);
+    /// A residual stream after the final norm.
+    pub(super) fn normed(&self, x: &[f32]) -> Vec<f32> {
+        let rows = x.len() / self.config().hidden;
+        let (mut normed, mut inv_rms) = (vec![0.0; x.len()], vec![0.0; rows]);
+        self.final_norm(x, &mut normed, &mut inv_rms);
         normed
     }
 }

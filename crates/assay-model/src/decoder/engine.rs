@@ -229,18 +229,12 @@ impl Decoder {
                 plan.push((sequence, n, n == pending));
             }
         }
-        let mut end = 0;
-        let last_rows: Vec<usize> = plan
-            .iter()
-            .filter_map(|&(_, n, complete)| {
-                end += n;
-                complete.then_some(end - 1)
-            })
-            .collect();
-        let mut spans: Vec<Span<'_>> = plan.iter_mut().map(|(s, n, _)| s.span(*n)).collect();
+        let rows: usize = plan.iter().map(|(_, n, _)| n).sum();
+        let mut spans: Vec<Span<'_>> =
+            plan.iter_mut().map(|(s, n, complete)| s.span(*n, usize::from(*complete))).collect();
         let generated = spans.iter().filter(|s| s.generated).count();
         let adapter = adapter.as_deref();
-        let mut logits = self.extend(&mut spans, adapter, |x| self.head(x, &last_rows, generated));
+        let mut logits = self.extend(&mut spans, adapter, |x| self.head(x, generated));
 
         let (complete, reading): (Vec<_>, Vec<_>) =
             plan.into_iter().partition(|(_, _, complete)| *complete);
@@ -252,7 +246,7 @@ impl Decoder {
             .map(|((sequence, ..), logits)| sequence.choose(logits))
             .collect();
         let elapsed_ms = start.elapsed().as_secs_f64() * 1e3;
-        let share_ms = elapsed_ms / end as f64;
+        let share_ms = elapsed_ms / rows as f64;
         for (sequence, n, _) in reading {
             sequence.account(n, share_ms);
         }
@@ -344,13 +338,13 @@ impl Sequence {
     }
 
     /// The next `n` tokens: of the prompt, or the newest one.
-    fn span(&mut self, n: usize) -> Span<'_> {
+    fn span(&mut self, n: usize, wanted: usize) -> Span<'_> {
         let chosen = &self.generation.tokens;
         let (tokens, generated) = match &self.request.tokens[self.read..] {
             [] => (&chosen[chosen.len() - 1..], true),
             prompt => (&prompt[..n], false),
         };
-        Span { cache: &mut self.cache, tokens, generated }
+        Span { cache: &mut self.cache, tokens, generated, wanted }
     }
 
     /// The next token, from its logits.

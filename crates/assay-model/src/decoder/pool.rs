@@ -78,6 +78,35 @@ impl Pool {
         stored
     }
 
+    /// The given rows of `width` values.
+    pub(crate) fn rows(&self, values: &[f32], width: usize, rows: &[usize]) -> Buffer<'_> {
+        let mut chosen = self.take(rows.len() * width);
+        for (out, &row) in chosen.chunks_mut(width).zip(rows) {
+            out.copy_from_slice(&values[row * width..][..width]);
+        }
+        chosen
+    }
+
+    /// As [`Self::rows`].
+    pub(crate) fn stored_rows(
+        &self,
+        values: &Stored<'_>,
+        width: usize,
+        rows: &[usize],
+    ) -> Stored<'_> {
+        match values {
+            Stored::F32(values) => Stored::F32(self.rows(values, width, rows)),
+            Stored::Bf16(values) => {
+                let len = rows.len() * width;
+                let mut chosen = Halves { buffer: self.take(len.div_ceil(2)), len };
+                for (out, &row) in chosen.chunks_mut(width).zip(rows) {
+                    out.copy_from_slice(&values[row * width..][..width]);
+                }
+                Stored::Bf16(chosen)
+            }
+        }
+    }
+
     fn give_back(&self, values: Vec<f32>, size: usize) {
         let mut state = self.state();
         state.used_size -= size;

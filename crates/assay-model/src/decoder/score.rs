@@ -124,7 +124,7 @@ impl Decoder {
                 let known = cache.tokens();
                 rests.push((cache, &text[known..]));
             }
-            self.read_in_passes(&mut rests, adapter, &mut |_, _| ());
+            self.read_in_passes(&mut rests, adapter, None);
             caches
         };
         if let [first, others @ ..] = texts
@@ -160,23 +160,24 @@ impl Decoder {
             .collect();
         let mut texts: Vec<(&mut Cache, &[u32])> =
             read.iter_mut().map(|(cache, text)| (cache, text.as_slice())).collect();
-        self.read_in_passes(&mut texts, adapter, &mut |x, pieces| {
+        let score = &mut |x: &[f32], pieces: &[Piece]| {
             let targets = pieces.iter().flat_map(|piece| {
                 let row = members[piece.text].1;
                 let continuation = &rows[row].continuation[piece.offset..][..piece.tokens];
                 continuation.iter().map(move |&target| (row, target))
             });
             self.score_rows(x, &targets.collect::<Vec<_>>(), scores);
-        });
+        };
+        self.read_in_passes(&mut texts, adapter, Some(score));
     }
 
     /// Reads texts of any length in passes of bounded size; `then` sees the residual stream of a
-    /// pass and which pieces of which texts it holds.
+    /// pass and which pieces of which texts it holds, if anybody wants it.
     fn read_in_passes(
         &self,
         texts: &mut [(&mut Cache, &[u32])],
         adapter: Option<&PackedAdapter>,
-        then: &mut dyn FnMut(&[f32], &[Piece]),
+        mut then: Option<&mut dyn FnMut(&[f32], &[Piece])>,
     ) {
         let mut offsets = vec![0; texts.len()];
         loop {
@@ -190,13 +191,19 @@ impl Decoder {
                 }
                 room -= n;
                 pieces.push(Piece { text: i, offset: offsets[i], tokens: n });
-                spans.push(Span { cache, tokens: &text[offsets[i]..][..n], generated: false });
+                let wanted = if then.is_some() { n } else { 0 };
+                let tokens = &text[offsets[i]..][..n];
+                spans.push(Span { cache, tokens, generated: false, wanted });
                 offsets[i] += n;
             }
             if spans.is_empty() {
                 return;
             }
-            self.extend(&mut spans, adapter, |x| then(x, &pieces));
+            self.extend(&mut spans, adapter, |x| {
+                if let Some(then) = &mut then {
+                    then(x, &pieces);
+                }
+            });
         }
     }
 
@@ -205,7 +212,7 @@ impl Decoder {
         let (width, vocab) = (self.config().hidden, self.config().vocab);
         let head = self.0.head.weight();
         for (x, targets) in x.chunks(LOGIT_ROWS * width).zip(targets.chunks(LOGIT_ROWS)) {
-            let normed = self.normed_rows(x, &(0..targets.len()).collect::<Vec<_>>());
+            let normed = self.normed(x);
             let tokens: Vec<u32> = targets.iter().map(|&(_, target)| target).collect();
             let mut nll = vec![0.0; targets.len()];
             linear_nll(&normed, head, &tokens, &mut nll);

@@ -144,7 +144,7 @@ impl Decoder {
         let mut x = self.embed(&batch.tokens);
         for (layer, block) in self.0.blocks.iter().enumerate() {
             let pairs = adapter.map(|a| a.layer(layer));
-            x = block.forward(pass, x, pairs, |a| attend(pass, batch, a)).0;
+            x = block.forward(pass, x, None, pairs, |a| attend(pass, batch, a)).0;
         }
         x
     }
@@ -158,7 +158,7 @@ impl Decoder {
         adapter: &PackedAdapter,
     ) -> (Buffer<'p>, Option<Saved<'p>>) {
         let pairs = Some(adapter.layer(layer));
-        self.0.blocks[layer].forward(pass, x, pairs, |a| attend(pass, batch, a))
+        self.0.blocks[layer].forward(pass, x, None, pairs, |a| attend(pass, batch, a))
     }
 
     /// The rows of `x` from which targets are predicted, as they are and normed.
