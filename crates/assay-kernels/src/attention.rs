@@ -350,10 +350,12 @@ fn packed_forward(
     let products = Products::new(Path::current(), scores.precision);
     let out = Shared(out.as_mut_ptr());
     let lse = lse.map(|lse| Shared(lse.as_mut_ptr()));
+    // Without a diagonal, a larger block reads keys less often.
+    let block = if causal { QUERY_BLOCK } else { 2 * QUERY_BLOCK };
     let mut tasks = Vec::new();
     for segment in segments.windows(2) {
         let (start, keys) = (segment[0], segment[1] - segment[0]);
-        for first in (0..keys).step_by(QUERY_BLOCK) {
+        for first in (0..keys).step_by(block) {
             tasks.extend((0..heads.kv_heads).map(|kv_head| {
                 let task = Forward {
                     heads,
@@ -362,7 +364,7 @@ fn packed_forward(
                     bias: bias.map(|bias| bias.head(kv_head)),
                     kv_head,
                     first,
-                    queries: QUERY_BLOCK.min(keys - first),
+                    queries: block.min(keys - first),
                     past: 0,
                     keys,
                     q: &q[start * heads.width()..],

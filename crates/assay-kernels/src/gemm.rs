@@ -27,7 +27,7 @@ const TASK_WORK: usize = 1 << 18;
 /// # Panics
 /// When a length does not match its shape.
 pub fn matmul(x: &[f32], m: usize, w: &PackedMatrix, out: &mut [f32]) {
-    linear(Values::F32(x), m, &mut [Linear { w, pair: None, out }], false);
+    linear(Values::F32(x), m, &mut [Linear { w, pair: None, bias: None, out }], false);
 }
 
 /// `out [m, rows] += x [m, cols] · Wᵀ`; otherwise as [`matmul`].
@@ -35,7 +35,7 @@ pub fn matmul(x: &[f32], m: usize, w: &PackedMatrix, out: &mut [f32]) {
 /// # Panics
 /// When a length does not match its shape.
 pub fn matmul_add(x: &[f32], m: usize, w: &PackedMatrix, out: &mut [f32]) {
-    linear(Values::F32(x), m, &mut [Linear { w, pair: None, out }], true);
+    linear(Values::F32(x), m, &mut [Linear { w, pair: None, bias: None, out }], true);
 }
 
 /// One of several products of the same rows, see [`linear`].
@@ -45,6 +45,8 @@ pub struct Linear<'a> {
     pub w: &'a PackedMatrix,
     /// What is added to `W`.
     pub pair: Option<LowRank<'a>>,
+    /// `[rows]`, added to every row of the result.
+    pub bias: Option<&'a [f32]>,
     /// `[m, rows]`.
     pub out: &'a mut [f32],
 }
@@ -60,7 +62,7 @@ pub struct LowRank<'a> {
     pub z: &'a mut [f32],
 }
 
-/// `out = x · (W + B·A)ᵀ`, or `+=` when `add`, for several weights with the same input `x [m, cols]`, which
+/// `out = x · (W + B·A)ᵀ + bias`, or `+=` when `add`, for several weights with the same input `x [m, cols]`, which
 /// is rounded once; the part of low rank is summed in the registers of the other. Otherwise as [`matmul`].
 ///
 /// # Panics
@@ -75,6 +77,7 @@ pub fn linear(x: Values<'_>, m: usize, products: &mut [Linear<'_>], add: bool) {
     for p in &*products {
         assert_eq!((p.w.cols(), p.w.precision()), (k, precision), "linear: weights differ");
         assert_eq!(p.out.len(), m * p.w.rows(), "matmul: output length");
+        assert!(p.bias.is_none_or(|bias| bias.len() == p.w.rows()), "linear: bias length");
         if let Some(LowRank { down, up, z }) = &p.pair {
             assert_eq!((down.cols(), up.rows()), (k, p.w.rows()), "linear: shape of the pair");
             assert_eq!(down.rows(), up.cols(), "linear: rank of the pair");
@@ -89,6 +92,10 @@ pub fn linear(x: Values<'_>, m: usize, products: &mut [Linear<'_>], add: bool) {
         for p in products {
             if !add {
                 p.out.fill(0.0);
+            }
+            if let Some(bias) = p.bias.filter(|bias| !bias.is_empty()) {
+                let rows = p.out.chunks_exact_mut(bias.len());
+                rows.for_each(|row| row.iter_mut().zip(bias).for_each(|(y, b)| *y += b));
             }
             p.pair.iter_mut().for_each(|pair| pair.z.fill(0.0));
         }
@@ -105,6 +112,7 @@ pub fn linear(x: Values<'_>, m: usize, products: &mut [Linear<'_>], add: bool) {
             .iter_mut()
             .map(|p| Part {
                 w: p.w,
+                bias: p.bias,
                 out: Shared(p.out.as_mut_ptr()),
                 pair: p.pair.as_mut().map(|pair| {
                     let rank = pair.down.rows();
@@ -126,7 +134,7 @@ pub fn linear(x: Values<'_>, m: usize, products: &mut [Linear<'_>], add: bool) {
         team::consume(blocks.into_iter(), |(p, block)| {
             let more = p.pair.as_ref().map(|pair| (pair.z, pair.up));
             // SAFETY: the blocks are disjoint, and the lengths were checked.
-            unsafe { packed_block(path, (input, p.w), more, p.out.get(), &block, add) };
+            unsafe { packed_block(path, (input, p.w), more, p.bias, p.out.get(), &block, add) };
         });
     });
 }
@@ -134,6 +142,7 @@ pub fn linear(x: Values<'_>, m: usize, products: &mut [Linear<'_>], add: bool) {
 /// A product of [`linear`], to be shared by tasks.
 struct Part<'a> {
     w: &'a PackedMatrix,
+    bias: Option<&'a [f32]>,
     out: Shared<f32>,
     pair: Option<PartPair<'a>>,
 }
@@ -163,7 +172,7 @@ fn round_and_lower(path: Path, x: Values<'_>, m: usize, input: Rows, parts: &[Pa
             for pair in &pairs {
                 let rank = pair.down.rows();
                 let block = Block { rows: rows.clone(), panels: 0..rank.div_ceil(NR) };
-                packed_block(path, (input, pair.down), None, pair.out.get(), &block, false);
+                packed_block(path, (input, pair.down), None, None, pair.out.get(), &block, false);
                 let z = std::slice::from_raw_parts(
                     pair.out.get().add(rows.start * rank),
                     rows.len() * rank,
@@ -369,6 +378,7 @@ unsafe fn packed_block(
     path: Path,
     (x, w): (Rows, &PackedMatrix),
     more: Option<(Rows, &PackedMatrix)>,
+    bias: Option<&[f32]>,
     out: *mut f32,
     block: &Block,
     add: bool,
@@ -379,11 +389,21 @@ unsafe fn packed_block(
     for start in (0..k).step_by(INNER_BLOCK) {
         let add = add || start > 0;
         let more = more.filter(|_| start + INNER_BLOCK >= k);
+        let bias = bias.filter(|_| start == 0).map(|bias| &bias[column..column + block_n]);
         // SAFETY: every offset lies in its operand, by the layouts documented in `packed`.
         unsafe {
             let c = out.add(block.rows.start * n + column);
             #[cfg(target_arch = "x86_64")]
             if x.form == Form::Tiles {
+                if let Some(bias) = bias {
+                    for row in 0..m {
+                        let row = std::slice::from_raw_parts_mut(c.add(row * n), block_n);
+                        for (y, b) in row.iter_mut().zip(bias) {
+                            *y = if add { *y + b } else { *b };
+                        }
+                    }
+                }
+                let add = add || bias.is_some();
                 let product = |(x, w): (Rows, &PackedMatrix), start, add| {
                     tiled(x, w, start, block, (m, block_n), (c, n), add)
                 };
@@ -404,6 +424,7 @@ unsafe fn packed_block(
                 n: block_n,
                 operands: operands(x, w, start, block),
                 more: more.map(|(z, up)| operands(z, up, 0, block)),
+                bias: bias.map_or(std::ptr::null(), <[f32]>::as_ptr),
                 c,
                 c_row: n,
                 alpha: 1.0,
@@ -547,6 +568,7 @@ fn dense(
                             b_k,
                         },
                         more: None,
+                        bias: std::ptr::null(),
                         c: out.get().add(rows.start * n + column),
                         c_row: n,
                         alpha,

@@ -217,6 +217,7 @@ impl Products {
                 b_k: b.k,
             },
             more: None,
+            bias: std::ptr::null(),
             c,
             c_row,
             alpha: 1.0,

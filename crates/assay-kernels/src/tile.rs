@@ -36,7 +36,7 @@ pub(crate) struct Operands {
     pub(crate) b_k: usize,
 }
 
-/// `C [m, n] = alpha · (A · B + A' · B') + beta · C`.
+/// `C [m, n] = alpha · (bias + A · B + A' · B') + beta · C`.
 #[derive(Clone, Copy)]
 pub(crate) struct Product {
     pub(crate) m: usize,
@@ -44,6 +44,8 @@ pub(crate) struct Product {
     pub(crate) operands: Operands,
     /// A second product of the same shape and format, summed in the same registers.
     pub(crate) more: Option<Operands>,
+    /// `n` values that are added to every row, or null.
+    pub(crate) bias: *const f32,
     pub(crate) c: *mut f32,
     pub(crate) c_row: usize,
     pub(crate) alpha: f32,
@@ -143,6 +145,14 @@ unsafe fn tile<V: Vector, const FORMAT: u8, const R: usize, const P: usize>(
     panel: usize,
 ) {
     let mut acc = [[V::splat(0.0); P]; R];
+    if !p.bias.is_null() {
+        for j in 0..P {
+            let column = (panel + j) * LANES;
+            let (at, rest) = (p.bias.add(column), p.n - column);
+            let bias = if rest >= LANES { V::load(at) } else { V::load_partial(at, rest) };
+            acc.iter_mut().for_each(|row| row[j] = bias);
+        }
+    }
     accumulate::<V, FORMAT, R, P>(&p.operands, row, panel, &mut acc);
     if let Some(more) = &p.more {
         accumulate::<V, FORMAT, R, P>(more, row, panel, &mut acc);

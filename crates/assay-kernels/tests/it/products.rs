@@ -33,7 +33,7 @@ fn check_packed(m: usize, n: usize, k: usize, precision: Precision) {
         if precision == Precision::Bf16 {
             let halves: Vec<bf16> = x.iter().map(|&v| bf16::from_f32(v)).collect();
             let mut same = vec![f32::NAN; m * n];
-            let product = Linear { w: &packed, pair: None, out: &mut same };
+            let product = Linear { w: &packed, pair: None, bias: None, out: &mut same };
             linear(Values::Bf16(&halves), m, &mut [product], false);
             assert_same_bits(&same, &got, &format!("{path:?} matmul of bf16 {m}x{n}x{k}"));
         }
@@ -43,11 +43,11 @@ fn check_packed(m: usize, n: usize, k: usize, precision: Precision) {
     });
 }
 
-/// `x·(W + B·A)ᵀ` in one go, against its parts.
+/// `x·(W + B·A)ᵀ + bias` in one go, against its parts.
 fn check_low_rank(m: usize, n: [usize; 2], k: usize, rank: usize, precision: Precision) {
     let x = values(m * k, 1);
     let weights = n.map(|n| values(n * k, 2));
-    let (a, b) = (values(rank * k, 3), values(n[0] * rank, 4));
+    let (a, b, bias) = (values(rank * k, 3), values(n[0] * rank, 4), values(n[0], 5));
     let tolerance = 4e-6 * ((k + rank) as f32).sqrt().max(1.0);
     // The pair's middle is rounded too.
     let middle_tolerance = if precision == Precision::F32 { tolerance } else { 4e-2 };
@@ -63,13 +63,16 @@ fn check_low_rank(m: usize, n: [usize; 2], k: usize, rank: usize, precision: Pre
         }
         matmul(&x, m, &down, &mut want_z);
         matmul_add(&want_z, m, &up, &mut want[0]);
+        for row in want[0].chunks_exact_mut(n[0]) {
+            row.iter_mut().zip(&bias).for_each(|(y, b)| *y += b);
+        }
         let mut got = n.map(|n| vec![0.5; m * n]);
         let mut z = vec![f32::NAN; m * rank];
         let [first, second] = &mut got;
         let pair = Some(LowRank { down: &down, up: &up, z: &mut z });
         let both = &mut [
-            Linear { w: &packed[0], pair, out: first },
-            Linear { w: &packed[1], pair: None, out: second },
+            Linear { w: &packed[0], pair, bias: Some(&bias), out: first },
+            Linear { w: &packed[1], pair: None, bias: None, out: second },
         ];
         linear(Values::F32(&x), m, both, true);
         let what = format!("{path:?} {precision:?} {m}x{n:?}x{k}, rank {rank}");

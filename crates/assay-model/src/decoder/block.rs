@@ -77,6 +77,7 @@ impl Frozen {
                 .iter_mut()
                 .map(|Product { weight, pair, out }| Linear {
                     w: &weight.weight,
+                    bias: None,
                     out: &mut out[generated * weight.weight.rows()..],
                     pair: pair.as_mut().map(|(pair, z)| LowRank {
                         down: &pair.a,
@@ -543,7 +544,7 @@ impl<'a> Backward<'a> {
         let mut dz = transposed.map(|_| self.pass.pool.take(t * self.pairs.rank));
         let pair = transposed.zip(dz.as_deref_mut());
         let pair = pair.map(|((a_t, b_t), dz)| LowRank { down: b_t, up: a_t, z: dz });
-        linear(dy, t, &mut [Linear { w, pair, out: dx }], add);
+        linear(dy, t, &mut [Linear { w, pair, bias: None, out: dx }], add);
         dz
     }
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use assay_kernels::{PackedMatrix, Precision, Values, layer_norm, linear, matmul_add};
+use assay_kernels::{PackedMatrix, Precision, Values, layer_norm, linear};
 use safetensors::{Dtype, SafeTensorError, SafeTensors};
 
 use super::error::{EncoderError, unsupported};
@@ -116,13 +116,8 @@ impl Linear {
     /// [`Self::apply`] of several matrices to the same input.
     pub(super) fn apply_all<const N: usize>(x: &[f32], all: [(&Linear, &mut [f32]); N]) {
         let rows = all.first().map_or(0, |(linear, _)| x.len() / linear.weight.cols());
-        let mut products = all.map(|(linear, out)| {
-            for row in out.chunks_exact_mut(linear.bias.len()) {
-                row.copy_from_slice(&linear.bias);
-            }
-            assay_kernels::Linear { w: &linear.weight, pair: None, out }
-        });
-        linear(Values::F32(x), rows, &mut products, true);
+        let mut products = all.map(|(linear, out)| linear.product(out));
+        linear(Values::F32(x), rows, &mut products, false);
     }
 
     /// Of the weights, and of what is multiplied with them.
@@ -132,10 +127,11 @@ impl Linear {
 
     /// `out += x · Wᵀ + b`.
     pub(super) fn add(&self, x: &[f32], out: &mut [f32]) {
-        for row in out.chunks_exact_mut(self.bias.len()) {
-            add(row, &self.bias);
-        }
-        matmul_add(x, x.len() / self.weight.cols(), &self.weight, out);
+        linear(Values::F32(x), x.len() / self.weight.cols(), &mut [self.product(out)], true);
+    }
+
+    fn product<'a>(&'a self, out: &'a mut [f32]) -> assay_kernels::Linear<'a> {
+        assay_kernels::Linear { w: &self.weight, pair: None, bias: Some(&self.bias), out }
     }
 
     /// Values of a result.
