@@ -2,11 +2,12 @@
 
 use std::ops::ControlFlow;
 use std::process::{Command, ExitCode, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail};
 use assay_kernels::{AdamW, adamw_step};
-use assay_model::{Decoder, Encoder, GenerateRequest, Module, PackedBatch, Precision};
+use assay_model::{Adapter, Decoder, Encoder, GenerateRequest, Module, PackedBatch, Precision};
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
@@ -136,64 +137,101 @@ fn train_apart(args: &BenchArgs) -> Result<Figures> {
 /// learned, rank 16 on all linear layers, the optimizer included.
 fn train(args: &BenchArgs, figures: &mut Figures) -> Result<()> {
     let decoder = model::open_decoder(&args.model, Precision::Bf16)?;
-    let rows: Vec<Vec<u32>> = (0..4).map(|i| text(&decoder, 256, i)).collect();
-    let supervised: Vec<bool> = (0..256).map(|i| i > 0).collect();
-    let batch = PackedBatch::pack(rows.iter().map(|r| (&r[..], &supervised[..])));
-    let mut adapter = decoder.new_adapter(16, 32.0, &Module::ALL, 1);
-    let mut gradients = adapter.zeros_like();
-    let n = adapter.parameters().len();
-    let (mut m, mut v) = (vec![0.0; n], vec![0.0; n]);
-    let mut steps = 0;
-    let rate = median(args.rounds, &mut || {
-        let start = Instant::now();
-        gradients.parameters_mut().fill(0.0);
-        let divisor = batch.targets() as f64;
-        decoder.loss_and_gradients(&batch, &adapter, divisor, &mut gradients, false)?;
-        steps += 1;
-        let gradient = gradients.parameters();
-        adamw_step(adapter.parameters_mut(), gradient, &mut m, &mut v, &OPTIMIZER, steps);
-        Ok(1024.0 / start.elapsed().as_secs_f64())
-    })?;
+    let rate =
+        training(&decoder, Texts { rows: 4, tokens: 256, targets: 255 }, 16, false, args.rounds)?;
     figures.train_lora_tokens_per_s = Some(rate);
     figures.train_peak_rss_bytes = machine::peak_memory();
     Ok(())
 }
 
+/// Texts of one training pass, each with so many tokens, of which the last ones are learned.
+#[derive(Clone, Copy)]
+pub(crate) struct Texts {
+    pub(crate) rows: usize,
+    pub(crate) tokens: usize,
+    pub(crate) targets: usize,
+}
+
+/// Tokens per second of training steps of one pass each, the optimizer included.
+pub(crate) fn training(
+    decoder: &Decoder,
+    texts: Texts,
+    rank: usize,
+    checkpointing: bool,
+    rounds: usize,
+) -> Result<f64> {
+    let rows: Vec<Vec<u32>> = (0..texts.rows).map(|i| text(decoder, texts.tokens, i)).collect();
+    let first = texts.tokens - texts.targets.min(texts.tokens - 1);
+    let supervised: Vec<bool> = (0..texts.tokens).map(|i| i >= first).collect();
+    let batch = PackedBatch::pack(rows.iter().map(|r| (&r[..], &supervised[..])));
+    let mut adapter = decoder.new_adapter(rank, 32.0, &Module::ALL, 1);
+    let mut gradients = adapter.zeros_like();
+    let n = adapter.parameters().len();
+    let (mut m, mut v) = (vec![0.0; n], vec![0.0; n]);
+    let mut steps = 0;
+    median(rounds, &mut || {
+        let start = Instant::now();
+        gradients.parameters_mut().fill(0.0);
+        let divisor = batch.targets() as f64;
+        decoder.loss_and_gradients(&batch, &adapter, divisor, &mut gradients, checkpointing)?;
+        steps += 1;
+        let gradient = gradients.parameters();
+        adamw_step(adapter.parameters_mut(), gradient, &mut m, &mut v, &OPTIMIZER, steps);
+        Ok(batch.tokens.len() as f64 / start.elapsed().as_secs_f64())
+    })
+}
+
 fn generate(args: &BenchArgs, figures: &mut Figures) -> Result<()> {
     let decoder = model::open_decoder(&args.model, Precision::Bf16)?;
-    let mut salt = 0;
-    // New texts each time: what was read before must not be known.
-    let mut requests = |n: usize, prompt: usize, new: usize| -> Vec<GenerateRequest> {
-        (0..n)
-            .map(|_| {
-                salt += 1;
-                GenerateRequest::greedy(text(&decoder, prompt, salt), new)
-            })
-            .collect()
-    };
-    let run = |requests: &[GenerateRequest]| {
-        decoder.generate(requests, None, &mut |_, _| ControlFlow::Continue(()))
-    };
     figures.prefill_tokens_per_s = Some(median(args.rounds, &mut || {
-        let requests = requests(1, 1024, 1);
-        let start = Instant::now();
-        run(&requests)?;
-        Ok(1024.0 / start.elapsed().as_secs_f64())
+        Ok(1024.0 / answer(&decoder, None, 1, 0, 1024, 1)?.read_s)
     })?);
-    let mut decode = |n: usize, new: usize| {
+    let decode = |n: usize, new: usize| {
         median(args.rounds, &mut || {
-            let done = run(&requests(n, 16, new))?;
-            let tokens: usize = done.iter().map(|g| g.tokens.len() - 1).sum();
-            let ms: f64 = done.iter().map(|g| g.decode_ms).sum();
-            if tokens == 0 {
+            let Some(write_s) = answer(&decoder, None, n, 0, 16, new)?.write_s else {
                 bail!("{} ends every answer at once: its writing cannot be measured", args.model);
-            }
-            Ok(tokens as f64 / ms * 1e3)
+            };
+            Ok(1.0 / write_s)
         })
     };
     figures.decode_tokens_per_s = Some(decode(1, 128)?);
     figures.decode_batch32_tokens_per_s = Some(decode(32, 64)?);
     Ok(())
+}
+
+/// Times of made-up questions.
+pub(crate) struct Answered {
+    /// Seconds until the first new token, of all questions together.
+    pub(crate) read_s: f64,
+    /// Seconds per further token; `None` where every answer ended with its first.
+    pub(crate) write_s: Option<f64>,
+}
+
+/// Answers `n` prompts of so many tokens together, with `new` tokens each. The first `same` tokens are those of all other
+/// prompts with so many: only the first time they have to be read.
+pub(crate) fn answer(
+    decoder: &Decoder,
+    adapter: Option<&Adapter>,
+    n: usize,
+    same: usize,
+    prompt: usize,
+    new: usize,
+) -> Result<Answered> {
+    // New texts each time: what was read before must not be known.
+    static SALT: AtomicUsize = AtomicUsize::new(1);
+    let request = |_| {
+        let salt = SALT.fetch_add(1, Ordering::Relaxed);
+        let tokens = [text(decoder, same, 0), text(decoder, prompt - same, salt)].concat();
+        GenerateRequest::greedy(tokens, new)
+    };
+    let requests: Vec<GenerateRequest> = (0..n).map(request).collect();
+    let done = decoder.generate(&requests, adapter, &mut |_, _| ControlFlow::Continue(()))?;
+    let tokens: usize = done.iter().map(|g| g.tokens.len() - 1).sum();
+    let ms: f64 = done.iter().map(|g| g.decode_ms).sum();
+    Ok(Answered {
+        read_s: done.iter().map(|g| g.prefill_ms).sum::<f64>() / 1e3,
+        write_s: (tokens > 0).then(|| ms / 1e3 / tokens as f64),
+    })
 }
 
 /// Documents of 88 tokens on average, tokenisation included.
@@ -247,7 +285,7 @@ fn text(decoder: &Decoder, n: usize, salt: usize) -> Vec<u32> {
 }
 
 /// The median of `rounds` readings, after one that is thrown away.
-fn median(rounds: usize, read: &mut dyn FnMut() -> Result<f64>) -> Result<f64> {
+pub(crate) fn median(rounds: usize, read: &mut dyn FnMut() -> Result<f64>) -> Result<f64> {
     read()?;
     let mut readings = (0..rounds).map(|_| read()).collect::<Result<Vec<f64>>>()?;
     readings.sort_by(f64::total_cmp);

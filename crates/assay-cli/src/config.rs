@@ -37,6 +37,8 @@ pub(crate) struct Config {
     #[serde(default)]
     pub(crate) prices: Prices,
     #[serde(default)]
+    pub(crate) limits: Limits,
+    #[serde(default)]
     pub(crate) serve: Serve,
 }
 
@@ -180,6 +182,8 @@ section!(Training {
     weight_decay: f64 = 0.0,
     /// Rows longer than this are refused, in the base model's tokens.
     max_tokens: usize = 1024,
+    /// Tokens of one forward pass, which bound its memory: about 1.2 GB of activations for a 135M model.
+    micro_batch_tokens: usize = 1024,
     /// Share of training prompts of the hybrid that hold the answer.
     golden_share: f64 = 0.8,
     /// Dev items on which the task metric is measured after every epoch.
@@ -218,6 +222,14 @@ section!(Prices {
     hardware_usd_per_hour: f64 = 0.10,
     label_usd: f64 = 0.50,
 });
+
+section!(
+    /// What a run may take of this machine.
+    Limits {
+        /// Without one, what the system says is free.
+        memory_gb: Option<f64> = None,
+    }
+);
 
 section!(Serve { host: String = "127.0.0.1".into(), port: u16 = 8080 });
 
@@ -344,6 +356,7 @@ fn validate(config: &Config) -> Result<()> {
         ("training.rank", config.training.rank),
         ("training.epochs", config.training.epochs),
         ("training.batch_size", config.training.batch_size),
+        ("training.micro_batch_tokens", config.training.micro_batch_tokens),
         ("retrieval.chunk_tokens", config.retrieval.chunk_tokens),
         ("decision.bootstrap_samples", config.decision.bootstrap_samples),
         ("model.remote.concurrency", config.model.remote.concurrency),
@@ -369,6 +382,9 @@ fn validate(config: &Config) -> Result<()> {
     let free = |p: &Price| p.input_per_million >= 0.0 && p.output_per_million >= 0.0;
     if config.model.price.is_some_and(|p| !free(&p)) {
         bail!("model.price: a price is below 0 or no number");
+    }
+    if config.limits.memory_gb.is_some_and(|gb| gb <= 0.0 || !gb.is_finite()) {
+        bail!("limits.memory_gb is no positive number");
     }
     if config.prompt.shots.is_empty() || config.retrieval.top_k.is_empty() {
         bail!("prompt.shots and retrieval.top_k need at least one value each");

@@ -58,8 +58,17 @@ pub(crate) fn free_disk(path: &Path) -> Option<u64> {
 
 /// The most memory that this process has held, where the system tells (Linux).
 pub(crate) fn peak_memory() -> Option<u64> {
+    own_memory("VmHWM:")
+}
+
+/// Memory that this process holds, where the system tells (Linux).
+pub(crate) fn held_memory() -> Option<u64> {
+    own_memory("VmRSS:")
+}
+
+fn own_memory(what: &str) -> Option<u64> {
     let status = fs_err::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
+    let line = status.lines().find_map(|l| l.strip_prefix(what))?;
     let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kib * 1024)
 }

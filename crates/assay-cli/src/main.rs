@@ -20,6 +20,7 @@ mod init;
 mod interrupt;
 mod machine;
 mod model;
+mod plan;
 mod project;
 mod run;
 mod serve;
@@ -64,6 +65,15 @@ enum Command {
         /// Print findings as JSON.
         #[arg(long)]
         json: bool,
+    },
+    /// How long each candidate will take here, how much memory and money; indexes the documents for that.
+    Plan {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+        /// Measure this machine's speeds again.
+        #[arg(long)]
+        calibrate: bool,
     },
     /// Build every candidate, score all on the same items, decide: report.html and decision.json.
     Run,
@@ -202,6 +212,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Init { dir, task } => init::init(&dir, task.into()).map(|()| ExitCode::SUCCESS),
         Command::Check { json } => check::check(&load()?, json),
+        Command::Plan { json, calibrate } => plan::plan(&load()?, json, calibrate),
         Command::Run => run::run(&load()?),
         Command::Ask { question, candidate, json } => {
             ask::ask(&load()?, &question, candidate.as_deref(), json)

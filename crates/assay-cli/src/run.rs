@@ -2,11 +2,11 @@
 //!
 //! Each step is filed under the hash of what it was made from; what is filed is not done again.
 
-mod choose;
-mod decide;
-mod evaluate;
+pub(crate) mod choose;
+pub(crate) mod decide;
+pub(crate) mod evaluate;
 pub(crate) mod release;
-mod tune;
+pub(crate) mod tune;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -28,6 +28,7 @@ use assay_types::{Item, Message, Output, Role, Score, Task};
 use crate::base::{self, Base, Patience};
 use crate::config::{CandidateName, Config, Loaded};
 use crate::interrupt::Interrupted;
+use crate::plan::{self, Room};
 use crate::project::{self, Data};
 use crate::ui::Ui;
 use crate::{check, interrupt};
@@ -61,39 +62,55 @@ pub(crate) struct Measured {
     pub(crate) notes: Vec<String>,
 }
 
+/// A candidate to build.
+pub(crate) enum Job {
+    /// By a choice on dev.
+    Chosen(choose::Variants),
+    /// By training.
+    Trained(tune::Training),
+}
+
+impl Job {
+    /// Name of the candidate.
+    pub(crate) fn name(&self) -> &str {
+        match self {
+            // All variants have the candidate's name.
+            Job::Chosen(variants) => variants.specs.first().map_or("", |(_, spec)| &spec.name),
+            Job::Trained(training) => &training.spec.name,
+        }
+    }
+}
+
 pub(crate) fn run(loaded: &Loaded) -> Result<ExitCode> {
     interrupt::install()?;
     let ui = Ui::default();
     let store = Store::open(&loaded.state_dir())?;
     let _only_one = store.lock_run()?;
-    let Some(bench) = prepare(loaded, &ui, store)? else { return Ok(ExitCode::from(1)) };
+    let room = Room::look(loaded)?;
+    let Some(bench) = prepare(loaded, &ui, store, &room)? else { return Ok(ExitCode::from(1)) };
+    let (jobs, skipped) = jobs(&bench)?;
+    let fits = plan::before_run(&bench, &jobs, &room)?;
 
     let base_general = match &bench.generator {
         Generator::Local(_) => Some(evaluate::general(&bench, "base", None)?),
         Generator::Remote(_) => None,
     };
-    let (wanted, skipped) = buildable(&bench)?;
     let mut measured = Vec::new();
-    for name in &wanted {
-        let (spec, adapter, training, notes) = match name {
-            CandidateName::Prompt => {
-                let choice = choose::prompt(&bench)?;
+    for (i, job) in jobs.iter().enumerate() {
+        if let (Generator::Local(decoder), Some(fit)) = (&bench.generator, fits.get(i)) {
+            decoder.set_cache_bytes(usize::try_from(fit.cache_bytes)?);
+        }
+        let (spec, adapter, training, notes) = match job {
+            Job::Chosen(variants) => {
+                let choice = choose::best(&bench, variants)?;
                 let note = choice.note();
                 (choice.spec, None, None, vec![note])
             }
-            CandidateName::Rag => {
-                let choice = choose::rag(&bench)?;
-                let note = choice.note();
-                (choice.spec, None, None, vec![note])
-            }
-            CandidateName::Tuned | CandidateName::Hybrid => {
-                let mut spec = if *name == CandidateName::Tuned {
-                    choose::tuned(&bench)
-                } else {
-                    choose::hybrid(&bench)
-                };
-                let tuned = tune::tune(&bench, &spec)?;
-                spec.adapter = Some(tuned.folder.clone());
+            Job::Trained(training) => {
+                let checkpointing = fits.get(i).is_some_and(|fit| fit.checkpointing);
+                let tuned = tune::tune(&bench, training, checkpointing)?;
+                let folder = Some(tuned.folder.clone());
+                let spec = CandidateSpec { adapter: folder, ..training.spec.clone() };
                 let mut notes = vec![tune::describe(&tuned.summary)];
                 if let Some(first) = tuned.summary.skipped.first() {
                     let n = tuned.summary.skipped.len();
@@ -113,6 +130,20 @@ pub(crate) fn run(loaded: &Loaded) -> Result<ExitCode> {
         measured.push(Measured { spec, answers, training, general, notes });
     }
     decide::decide(&bench, &measured, skipped, base_general.as_deref())
+}
+
+/// How the wanted candidates are built, and which cannot be.
+pub(crate) fn jobs(bench: &Bench<'_>) -> Result<(Vec<Job>, Vec<SkippedCandidate>)> {
+    let (wanted, skipped) = buildable(bench)?;
+    let job = |name: &CandidateName| {
+        Ok(match name {
+            CandidateName::Prompt => Job::Chosen(choose::prompt(bench)),
+            CandidateName::Rag => Job::Chosen(choose::rag(bench)?),
+            CandidateName::Tuned => Job::Trained(tune::training(bench, choose::tuned(bench))?),
+            CandidateName::Hybrid => Job::Trained(tune::training(bench, choose::hybrid(bench))?),
+        })
+    };
+    Ok((wanted.iter().map(job).collect::<Result<_>>()?, skipped))
 }
 
 /// The wanted candidates that this base model can be made into, and the others with the reason.
@@ -141,8 +172,14 @@ fn buildable(bench: &Bench<'_>) -> Result<(Vec<CandidateName>, Vec<SkippedCandid
 }
 
 /// Reads, lints, loads and indexes; `None` when the data are not fit.
-fn prepare<'a>(loaded: &'a Loaded, ui: &'a Ui, store: Store) -> Result<Option<Bench<'a>>> {
+pub(crate) fn prepare<'a>(
+    loaded: &'a Loaded,
+    ui: &'a Ui,
+    store: Store,
+    room: &Room,
+) -> Result<Option<Bench<'a>>> {
     let config = &loaded.config;
+    room.check_weights(loaded)?;
     let Base { generator, hash } = base::open(loaded, &config.model.base, Patience::Run)?;
     let tokens = |item: &Item| input_tokens(&generator, item);
     let fits = context_tokens(&generator).map(|context| {

@@ -9,6 +9,7 @@ use assay_types::Message;
 use crate::adapter::{Adapter, AdapterSpec, PackedAdapter};
 use crate::config::{DecoderConfig, Module};
 use crate::error::ModelError;
+use crate::memory::Outline;
 use crate::template::ChatTemplate;
 use crate::tokenizer::Tokenizer;
 use block::{Block, Frozen, Pass, Ropes};
@@ -72,6 +73,14 @@ impl Decoder {
         Ok(Decoder(Arc::new(load::load(path, precision)?)))
     }
 
+    /// Shape and size of a model, from the headers of its files.
+    ///
+    /// # Errors
+    /// As [`Self::open`], as far as headers tell.
+    pub fn outline(path: &Path) -> Result<Outline, ModelError> {
+        load::outline(path)
+    }
+
     /// The file or folder.
     pub fn path(&self) -> &Path {
         &self.0.path
@@ -113,6 +122,11 @@ impl Decoder {
         let linears = inner.blocks.iter().flat_map(|b| &b.linears);
         let frozen = linears.chain([&inner.head]).map(Frozen::bytes).sum::<usize>();
         frozen + inner.embedding.as_ref().map_or(0, PackedMatrix::bytes)
+    }
+
+    /// The most memory that activations have taken at once, in bytes.
+    pub fn activation_bytes(&self) -> usize {
+        self.0.pool.most_used() * size_of::<f32>()
     }
 
     /// Tokens of a conversation, ready for the assistant's answer; the renderer of training and

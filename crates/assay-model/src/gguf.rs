@@ -103,6 +103,12 @@ impl Gguf {
         Ok(QuantTensor::new(bytes, info.ggml_dtype, rows, cols))
     }
 
+    /// Bytes of [`Self::quantised`] once it is packed, without padding.
+    pub(crate) fn quantised_bytes(&self, name: &str, [rows, cols]: [usize; 2]) -> usize {
+        let kind = self.content.tensor_infos.get(name).map(|info| info.ggml_dtype);
+        kind.map_or(0, |kind| crate::quant::packed_bytes(kind, rows, cols))
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }

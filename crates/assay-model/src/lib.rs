@@ -34,6 +34,7 @@ mod encoder;
 mod error;
 mod fetch;
 mod gguf;
+mod memory;
 mod peft;
 mod prompt;
 mod quant;
@@ -57,6 +58,7 @@ pub use error::ModelError;
 pub use fetch::{
     Attempt, FetchConfig, FetchError, Progress, ResolvedModel, SourceError, resolve, resolve_entry,
 };
+pub use memory::{Outline, TrainingPass};
 pub use peft::AdapterError;
 pub use prompt::PromptCounter;
 pub use template::ChatTemplate;

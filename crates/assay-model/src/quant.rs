@@ -46,6 +46,16 @@ fn format(kind: GgmlDType) -> Option<QuantFormat> {
     }
 }
 
+/// Bytes of a packed matrix of that format, without padding; 0 where it is not kept quantised. Each block of a row
+/// has a scale and a minimum of two bytes each.
+pub(crate) fn packed_bytes(kind: GgmlDType, rows: usize, cols: usize) -> usize {
+    let Some(format) = format(kind).filter(|_| cols.is_multiple_of(kind.block_size())) else {
+        return 0;
+    };
+    let weights = if format == QuantFormat::Four { format.block() / 2 } else { format.block() };
+    rows * cols / format.block() * (4 + weights)
+}
+
 fn read_row(kind: GgmlDType, bytes: &[u8], block: usize, out: &mut QuantRow<'_>) {
     let per_file_block = kind.block_size() / block;
     for (i, bytes) in bytes.chunks_exact(kind.type_size()).enumerate() {

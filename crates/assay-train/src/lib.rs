@@ -51,4 +51,4 @@ pub use rows::{
     BadRows, Example, Histogram, RefusedReason, RefusedRow, TrainRow, TrainSet, audit, prepare,
 };
 pub use schedule::Schedule;
-pub use trainer::{EpochReport, Metric, Observer, Progress, Trained, Trainer};
+pub use trainer::{EpochReport, Metric, Observer, PassSize, Progress, Trained, Trainer};

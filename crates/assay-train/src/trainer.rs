@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::time::Instant;
 
-use assay_model::{Adapter, Decoder};
+use assay_model::{Adapter, Decoder, PackedBatch};
 use rand::SeedableRng;
 use rand::seq::SliceRandom;
 use rand_chacha::ChaCha8Rng;
@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::checkpoint::{Checkpoints, Identity, Saved};
 use crate::learner::{Learner, mean_loss};
+use crate::pack::pack;
 use crate::{Example, SftConfig, TrainError};
 
 /// Measures an adapter on the user's task; higher is better.
@@ -96,6 +97,17 @@ pub struct Trained {
     pub stopped_early: bool,
 }
 
+/// How much one forward pass holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PassSize {
+    /// Training rows.
+    pub rows: usize,
+    /// Their tokens.
+    pub tokens: usize,
+    /// Those that are learned.
+    pub targets: usize,
+}
+
 /// Everything that changes during a run, but for the arrays. The order of rows needs no entry: it
 /// is a function of seed and epoch.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -172,6 +184,24 @@ impl Trainer<'_> {
                 return Err(TrainError::Stopped { step, steps, checkpoint });
             }
         }
+    }
+
+    /// Sizes of all forward passes of a run that does not stop early, in their order.
+    pub fn passes(&self) -> Vec<PassSize> {
+        let mut passes = Vec::new();
+        for epoch in 0..self.config.epochs {
+            let order = shuffled(self.train.len(), self.config.seed, epoch);
+            for rows in order.chunks(self.config.batch_size) {
+                let rows: Vec<&Example> = rows.iter().map(|&i| &self.train[i]).collect();
+                let size = |(batch, rows): (PackedBatch, &[&Example])| PassSize {
+                    rows: rows.len(),
+                    tokens: batch.tokens.len(),
+                    targets: batch.targets(),
+                };
+                passes.extend(pack(&rows, self.config.micro_batch_tokens).map(size));
+            }
+        }
+        passes
     }
 
     fn steps_per_epoch(&self) -> usize {
@@ -314,7 +344,9 @@ impl Trainer<'_> {
     }
 
     fn identity(&self) -> Identity {
-        let settings = format!("{:?} {:?}", self.config, self.decoder.precision());
+        // Checkpointing changes no bit, so a run that had the memory may go on where there is less of it.
+        let config = SftConfig { checkpointing: false, ..self.config.clone() };
+        let settings = format!("{config:?} {:?}", self.decoder.precision());
         Identity {
             settings: blake3::hash(settings.as_bytes()).to_string(),
             training_rows: fingerprint(self.train),

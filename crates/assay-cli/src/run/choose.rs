@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 use assay_candidate::{CandidateSpec, Golden, RetrievalSpec, RetrieveFrom, Shot, user_turn};
-use assay_store::StepKey;
+use assay_store::{Key, StepKey};
 use assay_types::{Item, Task};
 use serde::{Deserialize, Serialize};
 
@@ -33,9 +33,36 @@ impl Choice {
     }
 }
 
-/// The number of solved examples.
-pub(crate) fn prompt(bench: &Bench<'_>) -> Result<Choice> {
-    let variants = bench
+/// What may be chosen from on dev.
+pub(crate) struct Variants {
+    /// Name of the step.
+    pub(crate) step: &'static str,
+    /// Every variant in words, and as a candidate.
+    pub(crate) specs: Vec<(String, CandidateSpec)>,
+    key: Key,
+}
+
+impl Variants {
+    fn new(bench: &Bench<'_>, step: &'static str, specs: Vec<(String, CandidateSpec)>) -> Self {
+        let key = StepKey::new("choose", VERSION)
+            .input("base", &bench.base_hash)
+            .input("context", &bench.context_hash)
+            .setting("variants", &specs)
+            .setting("probe", bench.dev_probe())
+            .setting("metric", &bench.config.metric())
+            .finish();
+        Variants { step, specs, key }
+    }
+
+    /// What was chosen earlier.
+    pub(crate) fn chosen(&self, bench: &Bench<'_>) -> Result<Option<Choice>> {
+        Ok(bench.store.get::<Choice>(&self.key)?)
+    }
+}
+
+/// Numbers of solved examples.
+pub(crate) fn prompt(bench: &Bench<'_>) -> Variants {
+    let specs = bench
         .config
         .prompt
         .shots
@@ -46,11 +73,11 @@ pub(crate) fn prompt(bench: &Bench<'_>) -> Result<Choice> {
             (format!("{n} shots"), spec)
         })
         .collect();
-    best(bench, "choose prompt", variants)
+    Variants::new(bench, "choose prompt", specs)
 }
 
-/// The number of retrieved chunks (or examples).
-pub(crate) fn rag(bench: &Bench<'_>) -> Result<Choice> {
+/// Numbers of retrieved chunks (or examples).
+pub(crate) fn rag(bench: &Bench<'_>) -> Result<Variants> {
     let from = retrieves(bench);
     let what = if from == RetrieveFrom::Documents { "chunks" } else { "examples" };
     let mut variants = Vec::new();
@@ -63,7 +90,7 @@ pub(crate) fn rag(bench: &Bench<'_>) -> Result<Choice> {
             variants.push((format!("{k} {what} and {CITED_SHOTS} solved examples"), spec));
         }
     }
-    best(bench, "choose rag", variants)
+    Ok(Variants::new(bench, "choose rag", variants))
 }
 
 /// A tuned candidate before training: the plain instructions, without the list of labels it learns.
@@ -165,29 +192,23 @@ fn cited_shots(bench: &Bench<'_>, spec: &CandidateSpec, top_k: usize) -> Result<
     Ok(found)
 }
 
-fn best(bench: &Bench<'_>, step: &str, variants: Vec<(String, CandidateSpec)>) -> Result<Choice> {
-    let probe = bench.dev_probe();
-    let key = StepKey::new("choose", VERSION)
-        .input("base", &bench.base_hash)
-        .input("context", &bench.context_hash)
-        .setting("variants", &variants)
-        .setting("probe", probe)
-        .setting("metric", &bench.config.metric())
-        .finish();
-    if let Some(choice) = bench.store.get::<Choice>(&key)? {
+/// Measures all variants on dev and takes the best.
+pub(crate) fn best(bench: &Bench<'_>, variants: &Variants) -> Result<Choice> {
+    let (step, probe) = (variants.step, bench.dev_probe());
+    if let Some(choice) = variants.chosen(bench)? {
         bench.ui.fresh(step, &choice.note());
         return Ok(choice);
     }
-    let work = bench.ui.step(step, variants.len() as u64);
+    let work = bench.ui.step(step, variants.specs.len() as u64);
     let mut tried = Vec::new();
-    for (what, spec) in &variants {
+    for (what, spec) in &variants.specs {
         interrupt::check()?;
         work.message(what.clone());
         // A variant that cannot run here (examples longer than the context, say) is no candidate.
         let candidate = bench.candidate(spec.clone(), None)?;
         match bench.mean_on(&candidate, probe) {
             Ok(mean) => tried.push((what.clone(), mean, spec)),
-            Err(e) if variants.len() > 1 && !super::says_nothing(&e) => {
+            Err(e) if variants.specs.len() > 1 && !super::says_nothing(&e) => {
                 bench.ui.note(&format!("{step}: {what} left out: {e:#}"));
             }
             Err(e) => return Err(e),
@@ -202,7 +223,7 @@ fn best(bench: &Bench<'_>, step: &str, variants: Vec<(String, CandidateSpec)>) -
         spec: top.2.clone(),
         tried: tried.iter().map(|(what, mean, _)| (what.clone(), *mean)).collect(),
     };
-    bench.store.put(&key, &choice)?;
+    bench.store.put(&variants.key, &choice)?;
     work.done(&choice.note());
     Ok(choice)
 }

@@ -208,7 +208,7 @@ fn stated(bench: &Bench<'_>) -> Stated {
     }
 }
 
-fn prices(bench: &Bench<'_>) -> Prices {
+pub(crate) fn prices(bench: &Bench<'_>) -> Prices {
     let p = &bench.config.prices;
     let tokens = bench.config.model.price;
     Prices {

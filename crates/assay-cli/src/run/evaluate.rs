@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use anyhow::{Result, bail};
-use assay_candidate::{Blame, Candidate, CandidateError, Options, Request};
+use assay_candidate::{Blame, Candidate, CandidateError, CandidateSpec, Options, Request};
 use assay_eval::GeneralItem;
-use assay_model::{Adapter, Continuation};
-use assay_store::StepKey;
+use assay_model::{Adapter, Continuation, Decoder};
+use assay_store::{Key, StepKey};
 use assay_types::{Item, Output, Score};
 use serde::{Deserialize, Serialize};
 
@@ -22,7 +22,7 @@ const VERSION: u32 = 4;
 const TIMED_ALONE: usize = 40;
 
 /// Items of one batch: what a kill can lose.
-const BATCH: usize = 64;
+pub(crate) const BATCH: usize = 64;
 
 /// What became of one item.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -52,12 +52,7 @@ pub(crate) fn answers(
     candidate: &Candidate,
 ) -> Result<BTreeMap<String, Answered>> {
     let test = &bench.data.test;
-    let key = StepKey::new("answer", VERSION)
-        .input("base", &bench.base_hash)
-        .input("context", &bench.context_hash)
-        .setting("spec", candidate.spec())
-        .setting("items", test)
-        .finish();
+    let key = answers_key(bench, candidate.spec());
     let label = format!("test {}", candidate.spec().name);
     let mut done: BTreeMap<String, Answered> = bench.store.items(&key)?;
     if done.len() == test.len() {
@@ -119,6 +114,25 @@ pub(crate) fn answers(
     Ok(done)
 }
 
+fn answers_key(bench: &Bench<'_>, spec: &CandidateSpec) -> Key {
+    StepKey::new("answer", VERSION)
+        .input("base", &bench.base_hash)
+        .input("context", &bench.context_hash)
+        .setting("spec", spec)
+        .setting("items", &bench.data.test)
+        .finish()
+}
+
+/// How many test items a candidate has still to answer alone, and how many in batches.
+pub(crate) fn unanswered(bench: &Bench<'_>, spec: &CandidateSpec) -> Result<(usize, usize)> {
+    let done: BTreeMap<String, Answered> = bench.store.items(&answers_key(bench, spec))?;
+    let test = &bench.data.test;
+    let sample = sample(test.len());
+    let open = (0..test.len()).filter(|i| !done.contains_key(&test[*i].id.0));
+    let (alone, batched): (Vec<_>, Vec<_>) = open.partition(|i| sample.contains(i));
+    Ok((alone.len(), batched.len()))
+}
+
 /// What became of one item, and whether that is worth filing.
 enum Settled {
     ForGood(Answered),
@@ -151,11 +165,7 @@ pub(crate) fn general(
     adapter: Option<(&Adapter, &str)>,
 ) -> Result<Vec<bool>> {
     let suite = assay_eval::general_suite();
-    let key = StepKey::new("general", VERSION)
-        .input("base", &bench.base_hash)
-        .setting("adapter", &adapter.map(|(_, folder)| folder))
-        .setting("suite", &suite)
-        .finish();
+    let key = general_key(bench, adapter.map(|(_, folder)| folder), &suite);
     let label = format!("general {name}");
     if let Some(right) = bench.store.get::<Vec<bool>>(&key)? {
         bench.ui.fresh(&label, &summary(&right));
@@ -165,7 +175,7 @@ pub(crate) fn general(
     let mut right = Vec::with_capacity(suite.len());
     for part in suite.chunks(16) {
         interrupt::check()?;
-        right.extend(score(bench, part, adapter.map(|(a, _)| a))?);
+        right.extend(score(bench.decoder()?, part, adapter.map(|(a, _)| a))?);
         step.tick(right.len() as u64);
     }
     bench.store.put(&key, &right)?;
@@ -173,8 +183,26 @@ pub(crate) fn general(
     Ok(right)
 }
 
-fn score(bench: &Bench<'_>, items: &[GeneralItem], adapter: Option<&Adapter>) -> Result<Vec<bool>> {
-    let decoder = bench.decoder()?;
+fn general_key(bench: &Bench<'_>, adapter: Option<&str>, suite: &[GeneralItem]) -> Key {
+    StepKey::new("general", VERSION)
+        .input("base", &bench.base_hash)
+        .setting("adapter", &adapter)
+        .setting("suite", suite)
+        .finish()
+}
+
+/// Whether the general suite was scored with the adapter of that folder, or with none.
+pub(crate) fn scored(bench: &Bench<'_>, adapter: Option<&str>) -> Result<bool> {
+    let key = general_key(bench, adapter, &assay_eval::general_suite());
+    Ok(bench.store.get::<Vec<bool>>(&key)?.is_some())
+}
+
+/// Which items of the suite are right.
+pub(crate) fn score(
+    decoder: &Decoder,
+    items: &[GeneralItem],
+    adapter: Option<&Adapter>,
+) -> Result<Vec<bool>> {
     let tokenizer = decoder.tokenizer();
     let mut rows = Vec::new();
     for item in items {

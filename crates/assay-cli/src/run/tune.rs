@@ -10,7 +10,9 @@ use assay_data::Chunk;
 use assay_index::{Hit, SearchMode};
 use assay_model::Adapter;
 use assay_store::{Key, StepKey};
-use assay_train::{BadRows, Checkpoints, EpochReport, SftConfig, TrainError, TrainRow, Trainer};
+use assay_train::{
+    BadRows, Checkpoints, EpochReport, SftConfig, TrainError, TrainRow, TrainSet, Trainer,
+};
 use assay_types::{Item, Message, Role};
 use serde::{Deserialize, Serialize};
 
@@ -23,14 +25,34 @@ const VERSION: u32 = 1;
 /// What a kill can lose of a training.
 const CHECKPOINT_EVERY: Duration = Duration::from_secs(20);
 
-/// Tokens of one forward pass: about 1.5 GB of activations for a 135M model.
-const MICRO_BATCH_TOKENS: usize = 1024;
-
 /// Folder of the adapter within its artifact.
 const ADAPTER: &str = "adapter";
 
 /// Hits looked at for distractors; the golden chunk is among the first of them or is added.
 const DISTRACTOR_POOL: usize = 8;
+
+/// A training that was done or is to be done.
+pub(crate) struct Training {
+    /// The candidate, without its adapter.
+    pub(crate) spec: CandidateSpec,
+    pub(crate) config: SftConfig,
+    key: Key,
+    /// What is still to be learned; `None` if that was done.
+    pub(crate) rows: Option<Rows>,
+}
+
+/// Rows as tokens.
+pub(crate) struct Rows {
+    pub(crate) train: TrainSet,
+    pub(crate) dev: TrainSet,
+}
+
+impl Training {
+    /// Folder of the adapter, there or to come, relative to the store.
+    pub(crate) fn folder(&self) -> String {
+        format!("artifacts/{}/{}/{ADAPTER}", self.key.step(), self.key.hash())
+    }
+}
 
 /// A trained adapter and how it came to be.
 pub(crate) struct Tuned {
@@ -53,29 +75,40 @@ pub(crate) struct Summary {
     pub(crate) skipped: Vec<String>,
 }
 
-/// Trains an adapter for `spec`, or finds the one that was trained before.
-pub(crate) fn tune(bench: &Bench<'_>, spec: &CandidateSpec) -> Result<Tuned> {
-    let train = rows(bench, spec, &bench.data.train)?;
-    let dev = rows(bench, spec, &bench.data.dev)?;
+/// The training of `spec`, with its rows if it is still to be done.
+pub(crate) fn training(bench: &Bench<'_>, spec: CandidateSpec) -> Result<Training> {
+    let train = rows(bench, &spec, &bench.data.train)?;
+    let dev = rows(bench, &spec, &bench.data.dev)?;
     let config = settings(bench);
-    let key = key(bench, spec, &config, &train, &dev);
-    let label = format!("train {}", spec.name);
-    let folder = format!("artifacts/{}/{}/{ADAPTER}", key.step(), key.hash());
+    let key = key(bench, &spec, &config, &train, &dev);
     if bench.store.has_dir(&key) {
-        let summary: Summary = bench
-            .store
-            .get(&key)?
-            .with_context(|| format!("{key}: the adapter is there but not its summary"))?;
-        bench.ui.fresh(&label, &describe(&summary));
-        let dir = bench.store.dir_for(&key).join(ADAPTER);
-        let adapter = Adapter::load_peft(&dir, bench.decoder()?.config())?;
-        return Ok(Tuned { adapter: Arc::new(adapter), folder, summary });
+        return Ok(Training { spec, config, key, rows: None });
     }
-
-    let decoder = bench.decoder()?;
-    let limit = bench.config.training.max_tokens;
+    let (decoder, limit) = (bench.decoder()?, bench.config.training.max_tokens);
     let train = assay_train::prepare(decoder, &train, limit, BadRows::Skip)?;
     let dev = assay_train::prepare(decoder, &dev, limit, BadRows::Skip)?;
+    Ok(Training { spec, config, key, rows: Some(Rows { train, dev }) })
+}
+
+/// Trains the adapter, or finds the one that was trained before. Checkpointing takes less memory and more time to
+/// the same bits.
+pub(crate) fn tune(bench: &Bench<'_>, training: &Training, checkpointing: bool) -> Result<Tuned> {
+    let Training { spec, key, .. } = training;
+    let label = format!("train {}", spec.name);
+    let folder = training.folder();
+    let Some(Rows { train, dev }) = &training.rows else {
+        let summary: Summary = bench
+            .store
+            .get(key)?
+            .with_context(|| format!("{key}: the adapter is there but not its summary"))?;
+        bench.ui.fresh(&label, &describe(&summary));
+        let dir = bench.store.dir_for(key).join(ADAPTER);
+        let adapter = Adapter::load_peft(&dir, bench.decoder()?.config())?;
+        return Ok(Tuned { adapter: Arc::new(adapter), folder, summary });
+    };
+
+    let decoder = bench.decoder()?;
+    let config = SftConfig { checkpointing, ..training.config.clone() };
     let skipped: Vec<String> =
         train.skipped.iter().chain(&dev.skipped).map(ToString::to_string).collect();
     if let Some(first) = skipped.first() {
@@ -86,7 +119,7 @@ pub(crate) fn tune(bench: &Bench<'_>, spec: &CandidateSpec) -> Result<Tuned> {
         ));
     }
 
-    let work = bench.store.work_dir(&key)?;
+    let work = bench.store.work_dir(key)?;
     let checkpoints = Checkpoints { dir: work.join("checkpoints"), every: CHECKPOINT_EVERY };
     let trainer = Trainer {
         decoder,
@@ -127,14 +160,14 @@ pub(crate) fn tune(bench: &Bench<'_>, spec: &CandidateSpec) -> Result<Tuned> {
         skipped,
     };
     // The summary first: an adapter that is there has one.
-    bench.store.put(&key, &summary)?;
+    bench.store.put(key, &summary)?;
     let result = work.join(ADAPTER);
     if result.exists() {
         fs_err::remove_dir_all(&result)?;
     }
     trained.adapter.save_peft(&result, &bench.config.model.base)?;
     fs_err::remove_dir_all(work.join("checkpoints"))?;
-    let dir = bench.store.commit_dir(&key)?;
+    let dir = bench.store.commit_dir(key)?;
     step.done(&describe(&summary));
     // What is used now is what a second run will load.
     let adapter = Adapter::load_peft(&dir.join(ADAPTER), decoder.config())?;
@@ -165,7 +198,7 @@ fn settings(bench: &Bench<'_>) -> SftConfig {
         warmup_steps: t.warmup_steps,
         weight_decay: t.weight_decay,
         seed: bench.config.project.seed,
-        micro_batch_tokens: MICRO_BATCH_TOKENS,
+        micro_batch_tokens: t.micro_batch_tokens,
         ..SftConfig::default()
     }
 }

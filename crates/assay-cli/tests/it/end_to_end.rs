@@ -97,6 +97,9 @@ fn a_run_decides_and_a_second_one_has_nothing_to_do() {
     assert!(again.stderr.contains("nothing to do: all"), "{}", again.stderr);
     assert_eq!(bytes, fs_err::read(dir.path().join("decision.json")).expect("decision.json"));
 
+    let plan = run(dir.path(), &["plan"]).stdout;
+    assert!(plan.contains("done already: prompt, rag, tuned, hybrid"), "{plan}");
+
     // The tuned candidate answers with verified citations or none; any measured candidate can be asked.
     let asked = run(dir.path(), &["ask", "When do you open?", "--candidate", "hybrid", "--json"]);
     let output: assay_types::Output = serde_json::from_str(&asked.stdout).expect("an output");

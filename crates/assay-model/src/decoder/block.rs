@@ -463,6 +463,7 @@ impl<'a> Backward<'a> {
         self.linear(Module::Gate, x, z(Module::Gate), dgate.values(), &mut dnormed, false);
         self.linear(Module::Up, x, z(Module::Up), dup.values(), &mut dnormed, true);
         mid.backward(&block.feed_forward_norm, &dnormed, dx);
+        drop([gate, up, dgate, dup]);
 
         let mut dout = pool.take(t * pass.heads().width());
         let dattended = self.before_post_norm(attended, 0, dx);

@@ -12,6 +12,7 @@ use super::engine::Engine;
 use super::pool::Pool;
 use crate::config::{DecoderConfig, Module};
 use crate::error::ModelError;
+use crate::memory::Outline;
 use crate::template::ChatTemplate;
 use crate::tokenizer::Tokenizer;
 
@@ -44,6 +45,9 @@ trait Weights: Sync {
 
     /// A matrix in the integers of its file, in the same order; `None` where it has none.
     fn quantised(&self, part: Part, shape: [usize; 2]) -> Result<Option<QuantMatrix>, ModelError>;
+
+    /// Bytes of [`Self::quantised`], without padding; 0 where there is none.
+    fn quantised_bytes(&self, part: Part, shape: [usize; 2]) -> usize;
 
     /// Refuses a tensor that is none of `parts` and would be ignored.
     fn check_names(&self, parts: &HashSet<Part>) -> Result<(), ModelError>;
@@ -131,6 +135,26 @@ pub(super) fn load(path: &Path, precision: Precision) -> Result<Inner, ModelErro
 
 fn open(path: &Path) -> Result<Checkpoint, ModelError> {
     if path.is_dir() { hugging_face::open(path) } else { gguf::open(path) }
+}
+
+pub(super) fn outline(path: &Path) -> Result<Outline, ModelError> {
+    let Checkpoint { config, weights, .. } = open(path)?;
+    let (vocab, hidden) = (config.vocab, config.hidden);
+    let linears = (0..config.layers).flat_map(|layer| {
+        let shape = |module| {
+            let (inputs, outputs) = config.shape(module);
+            [outputs, inputs]
+        };
+        Module::ALL.map(|module| (Part::Linear(layer, module), shape(module)))
+    });
+    let own_head = weights.has(Part::Head);
+    let head = (if own_head { Part::Head } else { Part::Embedding }, [vocab, hidden]);
+    let bytes = |(part, [rows, cols]): (Part, [usize; 2])| {
+        rows * cols * 2 + weights.quantised_bytes(part, [rows, cols])
+    };
+    let embedding = if own_head { vocab * hidden * 2 } else { 0 };
+    let weight_bytes = linears.chain([head]).map(bytes).sum::<usize>() + embedding;
+    Ok(Outline { config, weight_bytes })
 }
 
 /// What a model's files say about text, and their hash; its weights are not packed.

@@ -107,6 +107,11 @@ impl Pool {
         }
     }
 
+    /// The most that was in use at once, in values.
+    pub(crate) fn most_used(&self) -> usize {
+        self.state().most_used
+    }
+
     fn give_back(&self, values: Vec<f32>, size: usize) {
         let mut state = self.state();
         state.used_size -= size;

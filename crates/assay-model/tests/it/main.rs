@@ -11,6 +11,7 @@ mod fetch;
 mod golden;
 mod gradients;
 mod loading;
+mod memory;
 mod oracle;
 mod pieces;
 mod prefix;

@@ -66,6 +66,17 @@ fn a_resumed_run_is_the_uninterrupted_one_bit_for_bit() {
 }
 
 #[test]
+fn a_run_goes_on_with_checkpointing_where_it_began_without() {
+    let d = tiny();
+    let rows = rows(&d);
+    let dir = tempfile::tempdir().unwrap();
+    part(&d, &rows, &config(), &folder(dir.path()), 5).unwrap_err();
+    let less = SftConfig { checkpointing: true, ..config() };
+    let resumed = part(&d, &rows, &less, &folder(dir.path()), usize::MAX).unwrap();
+    assert_same(&resumed, &train(&d, &config(), &rows));
+}
+
+#[test]
 fn a_run_broken_off_at_every_report_still_comes_out_the_same() {
     let d = tiny();
     let rows = rows(&d);

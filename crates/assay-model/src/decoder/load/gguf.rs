@@ -228,6 +228,10 @@ impl Weights for Stored {
         Ok(self.gguf.quantised(&name(part), shape)?.and_then(|tensor| tensor.pack(order)))
     }
 
+    fn quantised_bytes(&self, part: Part, shape: [usize; 2]) -> usize {
+        self.gguf.quantised_bytes(&name(part), shape)
+    }
+
     fn check_names(&self, parts: &HashSet<Part>) -> Result<(), ModelError> {
         let known: HashSet<String> = parts.iter().map(|&part| name(part)).collect();
         let mut names = self.gguf.tensor_names();

@@ -402,6 +402,10 @@ impl Weights for Folder {
         Ok(None)
     }
 
+    fn quantised_bytes(&self, _: Part, _: [usize; 2]) -> usize {
+        0
+    }
+
     fn check_names(&self, parts: &HashSet<Part>) -> Result<(), ModelError> {
         let mut known: HashSet<String> = parts.iter().map(|&part| self.name(part)).collect();
         if self.tied {
