@@ -1,7 +1,7 @@
 //! The decoder: one implementation for training, evaluation and serving.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use assay_kernels::{PackedMatrix, Precision};
 use assay_types::Message;
@@ -13,11 +13,13 @@ use crate::template::ChatTemplate;
 use crate::tokenizer::Tokenizer;
 use block::{Block, Frozen, Pass, Ropes};
 use engine::Engine;
+use form::Grammars;
 use pool::{Buffer, Pool};
 
 mod block;
 mod cache;
 mod engine;
+mod form;
 mod generate;
 mod load;
 mod pool;
@@ -28,6 +30,7 @@ mod train;
 
 pub(crate) use load::text_of;
 
+pub use form::Form;
 pub use generate::{GenerateRequest, Generation};
 pub use sampling::{Sampling, TokenLogProbs};
 pub use score::{Continuation, LogLikelihood};
@@ -52,6 +55,7 @@ struct Inner {
     ropes: Ropes,
     pool: Pool,
     engine: Engine,
+    grammars: OnceLock<Grammars>,
 }
 
 impl std::fmt::Debug for Decoder {
