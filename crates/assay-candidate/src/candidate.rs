@@ -5,11 +5,12 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use assay_index::{Index, SearchMode};
-use assay_model::{Adapter, Decoder, GenerateRequest, Generation, Sampling};
+use assay_model::{Adapter, Decoder, Form, GenerateRequest, Generation, Sampling};
 use assay_remote::{ChatRequest, Reply, TokenLogprob};
 use assay_types::{
     ChosenToken, FinishReason, LikelyToken, Message, Output, Retrieved, Timing, Usage,
 };
+use serde_json::{Value, json};
 
 use crate::cite::{CitationFilter, Cited};
 use crate::generator::{Generator, RemoteGenerator};
@@ -66,6 +67,8 @@ pub struct Options {
     pub stop: Vec<String>,
     /// Whether to tell how likely each token was, and with how many of the most likely ones beside it.
     pub log_probs: Option<usize>,
+    /// The form that the answer must have; `None` takes the candidate's own, if it has one.
+    pub form: Option<Form>,
 }
 
 impl Default for Options {
@@ -75,6 +78,7 @@ impl Default for Options {
             sampling: Sampling::GREEDY,
             stop: Vec::new(),
             log_probs: None,
+            form: None,
         }
     }
 }
@@ -232,7 +236,7 @@ impl Candidate {
         on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
     ) -> Result<Output, CandidateError> {
         let prepared = self.prepare(request)?;
-        let mut released = Released::new(&prepared.sources, on_text);
+        let mut released = Released::new(self.citable(&prepared, options), on_text);
         let (made, tail) = match &self.generator {
             Generator::Local(decoder) => {
                 self.generate(decoder, &prepared, options, &mut released)?
@@ -242,7 +246,7 @@ impl Candidate {
                 if options.sampling != (Sampling { temperature, top_p, seed, ..Sampling::GREEDY }) {
                     return Err(CandidateError::RemoteSampling);
                 }
-                let chat = self.chat(&prepared, options);
+                let chat = self.chat(&prepared, options)?;
                 let reply = remote.model.chat_streamed(&chat, &mut |text| released.push(text))?;
                 (Made::streamed(&reply), String::new())
             }
@@ -299,8 +303,8 @@ impl Candidate {
                 generations.into_iter().zip(ready).map(made).collect::<Vec<_>>()
             }
             Generator::Remote(remote) => {
-                let batch: Vec<_> = ready.map(|p| self.chat(p, &options)).collect();
-                ask_all(remote, &batch)
+                let batch: Result<Vec<_>, _> = ready.map(|p| self.chat(p, &options)).collect();
+                ask_all(remote, &batch?)
             }
         }
         .into_iter();
@@ -309,7 +313,7 @@ impl Candidate {
             .map(|p| {
                 let p = p?;
                 let (made, text) = texts.next().ok_or(CandidateError::NoGeneration)??;
-                let sources = p.sources.clone();
+                let sources = self.citable(&p, &options).to_vec();
                 let mut filter = CitationFilter::new(&sources);
                 filter.push(&text);
                 Ok(self.output(p, made, filter.finish().0))
@@ -339,16 +343,17 @@ impl Candidate {
         Ok((messages, prompt))
     }
 
-    fn chat(&self, prepared: &Prepared, options: &Options) -> ChatRequest {
+    fn chat(&self, prepared: &Prepared, options: &Options) -> Result<ChatRequest, CandidateError> {
         let limit = options.max_new_tokens.unwrap_or(self.spec.max_new_tokens);
-        ChatRequest {
+        Ok(ChatRequest {
             temperature: options.sampling.temperature,
             top_p: options.sampling.top_p,
             seed: options.sampling.seed,
             stop: options.stop.clone(),
             logprobs: options.log_probs.map(|n| u8::try_from(n).unwrap_or(u8::MAX)),
+            response_format: self.form(options).map(response_format).transpose()?,
             ..ChatRequest::greedy(prepared.messages.clone(), limit)
-        }
+        })
     }
 
     fn request(&self, prepared: &Prepared, options: &Options) -> GenerateRequest {
@@ -361,7 +366,17 @@ impl Candidate {
             sampling: options.sampling,
             stop: options.stop.clone(),
             log_probs: options.log_probs,
+            form: self.form(options).cloned(),
         }
+    }
+
+    /// Sources that the answer may cite; in a given form brackets are no markers.
+    fn citable<'p>(&self, prepared: &'p Prepared, options: &Options) -> &'p [Source] {
+        if self.form(options).is_some() { &[] } else { &prepared.sources }
+    }
+
+    fn form<'a>(&'a self, options: &'a Options) -> Option<&'a Form> {
+        options.form.as_ref().or(self.spec.form.as_ref())
     }
 
     fn output(&self, prepared: Prepared, made: Made, cited: Cited) -> Output {
@@ -381,6 +396,18 @@ impl Candidate {
             log_probs: made.log_probs,
             usage: made.usage,
         }
+    }
+}
+
+/// A form in the words of OpenAI's servers. Strict: one that cannot promise the form refuses it.
+fn response_format(form: &Form) -> Result<Value, CandidateError> {
+    match form {
+        Form::JsonObject => Ok(json!({ "type": "json_object" })),
+        Form::JsonSchema(schema) => Ok(json!({
+            "type": "json_schema",
+            "json_schema": { "name": "answer", "strict": true, "schema": schema },
+        })),
+        Form::Regex(_) | Form::OneOf(_) => Err(CandidateError::RemoteForm),
     }
 }
 

@@ -46,6 +46,9 @@ pub enum CandidateError {
     /// A way of sampling that other servers do not know.
     #[error("a remote model is sampled by temperature, top_p and seed only")]
     RemoteSampling,
+    /// A form that other servers have no common words for.
+    #[error("a remote model can be held to JSON only, not to a choice or a regular expression")]
+    RemoteForm,
     /// Retrieval failed.
     #[error(transparent)]
     Index(#[from] assay_index::IndexError),

@@ -1,5 +1,6 @@
 //! What a candidate is, as data: stored with every run and hashed into the name of its outputs.
 
+use assay_model::Form;
 use assay_types::{Item, Message, Role, Task};
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +23,9 @@ pub struct CandidateSpec {
     pub abstain: String,
     /// Limit on generated tokens.
     pub max_new_tokens: usize,
+    /// The form that every answer must have; `None` where it is free.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub form: Option<Form>,
 }
 
 /// One solved example.

@@ -161,6 +161,9 @@ section!(Prompt {
     max_new_tokens: Option<usize> = None,
     /// JSON Schema file that answers of an `extract` project must satisfy.
     schema: Option<PathBuf> = None,
+    /// Whether answers of a `classify` project can be nothing but a label, and those of an `extract` project nothing
+    /// but JSON of `schema`.
+    constrained: bool = false,
 });
 
 section!(Retrieval {

@@ -100,6 +100,7 @@ task = "{task}"                      # qa | classify | extract | generate
 # instructions = "{instructions}"
 # abstain = "I can't find that in the documents."
 # shots = [0, 3, 8]                # numbers of solved examples, chosen on dev
+# constrained = false              # true: nothing but a label (classify) or JSON of the schema (extract)
 
 [retrieval]
 # chunk_tokens = 128

@@ -21,9 +21,10 @@ use assay_candidate::{
 use assay_decide::SkippedCandidate;
 use assay_eval::Scorer;
 use assay_index::{Embed, Index, IndexConfig, IndexError, IngestOutcome};
-use assay_model::{Adapter, Decoder};
+use assay_model::{Adapter, Decoder, Form};
 use assay_store::{StepKey, Store};
 use assay_types::{Item, Message, Output, Role, Score, Task};
+use serde_json::Value;
 
 use crate::base::{self, Base, Patience};
 use crate::config::{CandidateName, Config, Loaded};
@@ -50,6 +51,8 @@ pub(crate) struct Bench<'a> {
     /// Hash of everything that retrieval reads.
     pub(crate) context_hash: String,
     pub(crate) scorer: Scorer,
+    /// The form that answers are held to.
+    pub(crate) form: Option<Form>,
 }
 
 /// A candidate, measured on the test items.
@@ -203,6 +206,10 @@ pub(crate) fn prepare<'a>(
     }
     let schema = read_schema(loaded)?;
     let scorer = Scorer::new(config.project.task, data.labels.clone(), schema.as_ref())?;
+    let form = form(config, &data, schema)?;
+    if let Some(form) = &form {
+        check_form(&generator, form)?;
+    }
     let mut bench = Bench {
         loaded,
         config,
@@ -217,6 +224,7 @@ pub(crate) fn prepare<'a>(
         context_hash: String::new(),
         data,
         scorer,
+        form,
     };
     match choose::retrieves(&bench) {
         RetrieveFrom::Documents => {
@@ -251,12 +259,47 @@ fn input_tokens(generator: &Generator, item: &Item) -> usize {
     counted.unwrap_or(usize::MAX)
 }
 
-fn read_schema(loaded: &Loaded) -> Result<Option<serde_json::Value>> {
+fn read_schema(loaded: &Loaded) -> Result<Option<Value>> {
     let Some(file) = &loaded.config.prompt.schema else { return Ok(None) };
     let text = fs_err::read_to_string(loaded.path(file))?;
     let schema =
         serde_json::from_str(&text).with_context(|| format!("{}: not JSON", file.display()))?;
     Ok(Some(schema))
+}
+
+/// The form that answers are held to, where the project wants it.
+fn form(config: &Config, data: &Data, schema: Option<Value>) -> Result<Option<Form>> {
+    if !config.prompt.constrained {
+        return Ok(None);
+    }
+    match (config.project.task, schema) {
+        (Task::Classify, _) => {
+            let declines = data.train.iter().any(|i| i.answerable == Some(false));
+            let abstain = declines.then(|| config.prompt.abstain.clone());
+            Ok(Some(Form::OneOf(data.labels.iter().cloned().chain(abstain).collect())))
+        }
+        (Task::Extract, Some(schema)) => Ok(Some(Form::JsonSchema(schema))),
+        (Task::Extract, None) => bail!(
+            "prompt.constrained holds answers to a schema, and there is none\nhint: name its file in prompt.schema"
+        ),
+        (task @ (Task::Qa | Task::Generate), _) => {
+            bail!("prompt.constrained is for classify and extract, and this is a {task} project")
+        }
+    }
+}
+
+/// Refuses a form that the base model cannot be held to, before anything is asked.
+fn check_form(generator: &Generator, form: &Form) -> Result<()> {
+    let hint = "hint: prompt.constrained = false measures the answers as they come";
+    match (generator, form) {
+        (Generator::Local(decoder), form) => {
+            decoder.check_form(form).map_err(|e| anyhow!("prompt.constrained: {e}\n{hint}"))
+        }
+        (Generator::Remote(_), Form::OneOf(_) | Form::Regex(_)) => {
+            bail!("prompt.constrained: {}\n{hint}", CandidateError::RemoteForm)
+        }
+        (Generator::Remote(_), Form::JsonSchema(_) | Form::JsonObject) => Ok(()),
+    }
 }
 
 /// The settings of the document index that `ask` and `serve` must share with `run`.

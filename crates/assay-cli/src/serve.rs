@@ -8,9 +8,10 @@ use std::sync::Arc;
 use anyhow::{Context, Result, anyhow};
 use assay_candidate::{Blame, CandidateError, Options, Request};
 use assay_index::SearchMode;
-use assay_model::{ModelError, Sampling};
+use assay_model::{Form, ModelError, Sampling};
 use assay_serve::{
-    AnswerRequest, Embeddings, ModelInfo, ModelUse, SearchHit, ServeError, Service, ServiceError,
+    AnswerForm, AnswerRequest, Embeddings, ModelInfo, ModelUse, SearchHit, ServeError, Service,
+    ServiceError,
 };
 use assay_store::Store;
 use assay_types::{Output, Role};
@@ -89,9 +90,6 @@ impl Service for Released {
             return Err(ServiceError::Unsupported("way to continue a turn of the assistant"));
         }
         let o = &request.options;
-        if o.form.is_some() {
-            return Err(ServiceError::Unsupported("way to keep answers to a form"));
-        }
         let greedy = Sampling::GREEDY;
         let options = Options {
             max_new_tokens: o.max_new_tokens,
@@ -107,12 +105,24 @@ impl Service for Released {
             },
             stop: o.stop.clone(),
             log_probs: o.log_probs,
+            form: o.form.clone().map(|form| match form {
+                AnswerForm::JsonObject => Form::JsonObject,
+                AnswerForm::JsonSchema(schema) => Form::JsonSchema(schema),
+                AnswerForm::Regex(regex) => Form::Regex(regex),
+                AnswerForm::OneOf(texts) => Form::OneOf(texts),
+            }),
+        };
+        let bad_form = match &options.form {
+            Some(Form::Regex(_) | Form::OneOf(_)) => ServiceError::BadPattern,
+            Some(Form::JsonObject | Form::JsonSchema(_)) | None => ServiceError::BadSchema,
         };
         let request = Request { history, input: &last.content, exclude: None };
         self.release.candidate.answer(&request, &options, on_text).map_err(|e| match e {
             CandidateError::Model(ModelError::TooLong { tokens, limit }) => {
                 ServiceError::ContextTooLong { tokens, limit }
             }
+            CandidateError::Model(e @ ModelError::Form { .. }) => bad_form(e.to_string()),
+            e @ CandidateError::RemoteForm => bad_form(e.to_string()),
             CandidateError::Remote(e) if e.blame() == Blame::Request => {
                 ServiceError::Refused(e.to_string())
             }

@@ -8,7 +8,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::time::Instant;
 
-use assay_model::{Decoder, GenerateRequest, Module, PackedBatch, Precision};
+use assay_model::{Decoder, Form, GenerateRequest, Module, PackedBatch, Precision};
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let path = std::env::args().nth(1).ok_or("usage: speed MODEL.gguf")?;
@@ -50,6 +50,19 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     best("decode, batch 1", 1, &mut || decoding(&[request(64, 64, 2)]));
     let many: Vec<GenerateRequest> = (0..32).map(|i| request(64, 32, i)).collect();
     best("decode, batch 32", 1, &mut || decoding(&many));
+    // The same, with every token chosen from those that a form admits.
+    let words = serde_json::json!({ "type": "string" });
+    let list = serde_json::json!({ "type": "array", "items": words, "minItems": 64 });
+    let held = |request: &GenerateRequest| GenerateRequest {
+        form: Some(Form::JsonSchema(list.clone())),
+        ..request.clone()
+    };
+    best("check a form", 1, &mut || {
+        seconds(&mut || decoder.check_form(&Form::JsonSchema(list.clone())).expect("a form"))
+    });
+    best("held, batch 1", 1, &mut || decoding(&[held(&request(64, 64, 2))]));
+    let many: Vec<GenerateRequest> = many.iter().map(held).collect();
+    best("held, batch 32", 1, &mut || decoding(&many));
 
     let rows: Vec<Vec<u32>> = (0..4).map(|i| text(256, 100 + i)).collect();
     let supervised: Vec<bool> = (0..256).map(|i| i > 0).collect();

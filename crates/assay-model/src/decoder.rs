@@ -1,7 +1,7 @@
 //! The decoder: one implementation for training, evaluation and serving.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use assay_kernels::{PackedMatrix, Precision};
 use assay_types::Message;
@@ -14,11 +14,13 @@ use crate::template::ChatTemplate;
 use crate::tokenizer::Tokenizer;
 use block::{Block, Frozen, Pass, Ropes};
 use engine::Engine;
+use form::Grammars;
 use pool::{Buffer, Pool};
 
 mod block;
 mod cache;
 mod engine;
+mod form;
 mod generate;
 mod load;
 mod pool;
@@ -29,6 +31,7 @@ mod train;
 
 pub(crate) use load::text_of;
 
+pub use form::Form;
 pub use generate::{GenerateRequest, Generation};
 pub use sampling::{Sampling, TokenLogProbs};
 pub use score::{Continuation, LogLikelihood};
@@ -53,6 +56,7 @@ struct Inner {
     ropes: Ropes,
     pool: Pool,
     engine: Engine,
+    grammars: OnceLock<Grammars>,
 }
 
 impl std::fmt::Debug for Decoder {

@@ -144,6 +144,16 @@ pub enum ModelError {
         /// What it may be.
         expected: &'static str,
     },
+    /// The form that an answer must have cannot be kept: not valid, not supported, or too large.
+    #[error("{kind}{}{place}: {reason}", if place.is_empty() { "" } else { " at " })]
+    Form {
+        /// What the form is given by.
+        kind: &'static str,
+        /// JSON pointer into a schema; empty for the whole.
+        place: String,
+        /// What is wrong.
+        reason: String,
+    },
     /// Nothing to compute on, where something is needed.
     #[error("{0} is empty")]
     Empty(&'static str),

@@ -7,7 +7,7 @@
 //! without adapter the base answers, bit for bit.
 //!
 //! Refused, with the reason: files of another architecture, tokenizer or quantisation, truncated
-//! ones, prompts longer than the context, and adapters made for another base, template or shape.
+//! ones, prompts longer than the context, forms of answers that cannot be kept, and adapters made for another base, template or shape.
 //! The crate knows no datasets, no optimizer and no HTTP serving.
 //!
 //! ```no_run
@@ -51,7 +51,8 @@ pub use catalog::{
 };
 pub use config::{DecoderConfig, Module, SlidingWindow};
 pub use decoder::{
-    Continuation, Decoder, GenerateRequest, Generation, LogLikelihood, Sampling, TokenLogProbs,
+    Continuation, Decoder, Form, GenerateRequest, Generation, LogLikelihood, Sampling,
+    TokenLogProbs,
 };
 pub use encoder::{CrossEncoder, Encoder, EncoderError, Prefixes};
 pub use error::ModelError;

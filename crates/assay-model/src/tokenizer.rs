@@ -99,6 +99,11 @@ impl Tokenizer {
         self.add_bos
     }
 
+    /// Whether decoding takes a space off the beginning of a text.
+    pub(crate) fn strips_space(&self) -> bool {
+        self.strip_space
+    }
+
     /// Tokens that end generation, in increasing order.
     pub fn stop_tokens(&self) -> &[u32] {
         &self.stop

@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use assay_types::{FinishReason, Message, Usage};
+use serde_json::Value;
 use ureq::tls::{RootCerts, TlsConfig};
 use ureq::{Agent, http};
 
@@ -87,6 +88,8 @@ pub struct ChatRequest {
     pub stop: Vec<String>,
     /// Asks for log-probabilities, with so many alternatives at every place; `None` does not ask.
     pub logprobs: Option<u8>,
+    /// The form that the answer must have, sent as it is; a server that does not know it may refuse or ignore it.
+    pub response_format: Option<Value>,
 }
 
 impl ChatRequest {
@@ -100,6 +103,7 @@ impl ChatRequest {
             seed: 0,
             stop: Vec::new(),
             logprobs: None,
+            response_format: None,
         }
     }
 }
@@ -582,6 +586,7 @@ impl Inner {
             stop: &request.stop,
             logprobs: request.logprobs.map(|_| true),
             top_logprobs: request.logprobs.filter(|n| *n > 0),
+            response_format: request.response_format.as_ref(),
             stream,
             stream_options: usage.then_some(StreamOptions { include_usage: true }),
         }

@@ -27,6 +27,8 @@ pub(crate) struct Body<'a> {
     pub(crate) logprobs: Option<bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) top_logprobs: Option<u8>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) response_format: Option<&'a Value>,
     pub(crate) stream: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) stream_options: Option<StreamOptions>,

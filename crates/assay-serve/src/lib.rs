@@ -9,7 +9,7 @@
 //! and a client that goes away stops its own generation.
 //!
 //! Answers that run at once are meant to be computed in one batch. Beside OpenAI's own parameters, `top_k`, `min_p` and
-//! `repetition_penalty` are understood. In a stream, log-probabilities come with the last piece.
+//! `repetition_penalty` are understood, and `structured_outputs` with a `regex` or a `choice`. In a stream, log-probabilities come with the last piece.
 //!
 //! It refuses, with 400, parameters that it would otherwise have to ignore against the caller's intent (`n` above 1,
 //! tools, biases of logits). It has no authentication and no TLS: bind it to

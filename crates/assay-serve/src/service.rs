@@ -104,6 +104,10 @@ pub enum AnswerForm {
     JsonObject,
     /// JSON that satisfies this schema; not checked yet.
     JsonSchema(Value),
+    /// A text that this regular expression matches as a whole; not checked yet.
+    Regex(String),
+    /// One of these texts.
+    OneOf(Vec<String>),
 }
 
 /// Vectors and what they cost.
@@ -147,6 +151,9 @@ pub enum ServiceError {
     /// The schema of the answer cannot be used.
     #[error("{0}")]
     BadSchema(String),
+    /// The regular expression or choice of the answer cannot be used.
+    #[error("{0}")]
+    BadPattern(String),
     /// The model's own server refuses the conversation; its words go to the client.
     #[error("the model refuses the request: {0}")]
     Refused(String),

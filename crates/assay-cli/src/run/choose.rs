@@ -149,6 +149,7 @@ fn base(bench: &Bench<'_>, name: CandidateName) -> CandidateSpec {
         adapter: None,
         abstain: if abstains { config.prompt.abstain.clone() } else { String::new() },
         max_new_tokens: config.max_new_tokens(),
+        form: bench.form.clone(),
     }
 }
 

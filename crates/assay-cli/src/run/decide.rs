@@ -11,6 +11,7 @@ use assay_decide::{
     TrainingHistory,
 };
 use assay_eval::{Labelled, Resampling, answer_text, macro_f1, match_label};
+use assay_model::Form;
 use assay_types::{Item, Output, Score, Task, Timing, Usage};
 
 use super::evaluate::Answered;
@@ -270,6 +271,11 @@ fn inputs(bench: &Bench<'_>) -> Inputs {
     if bench.is_remote() {
         settings.insert("prompts are counted by".to_owned(), base::budget(bench.config));
     }
+    match &bench.form {
+        Some(Form::OneOf(_)) => settings.insert("answers are held to".into(), "the labels".into()),
+        Some(_) => settings.insert("answers are held to".into(), "the schema".into()),
+        None => None,
+    };
     Inputs {
         hashes,
         seeds: ["split", "shots", "training", "statistics"]

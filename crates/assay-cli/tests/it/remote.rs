@@ -8,12 +8,13 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, mpsc};
 
 use assay_decide::Decision;
-use assay_model::{Decoder, GenerateRequest, Precision, Sampling};
+use assay_model::{Decoder, GenerateRequest, Precision};
 use assay_remote::{ChatRequest, RemoteModel, Settings};
 use assay_serve::{
     AnswerOptions, AnswerRequest, Embeddings, ModelInfo, ModelUse, SearchHit, Service, ServiceError,
 };
 use assay_types::{Message, Output, Role, Timing, Usage};
+use serde_json::{Value, json};
 
 use super::end_to_end::{decision, project, run};
 use super::{Ran, assay};
@@ -41,13 +42,7 @@ impl Service for Plain {
         let tokens = self.decoder.prompt_tokens(&request.messages).map_err(internal)?;
         let input_tokens = tokens.len();
         let max_new_tokens = max_new_tokens.expect("a limit");
-        let asked = GenerateRequest {
-            tokens,
-            max_new_tokens,
-            sampling: Sampling::GREEDY,
-            stop: vec![],
-            log_probs: None,
-        };
+        let asked = GenerateRequest::greedy(tokens, max_new_tokens);
         let silent = &mut |_: usize, _: u32| ControlFlow::Continue(());
         let made = self.decoder.generate(&[asked], None, silent).map_err(internal)?.remove(0);
         for piece in made.text.split_inclusive(' ') {
@@ -214,6 +209,99 @@ fn a_decision_over_a_server_equals_the_one_over_the_same_weights() {
     let streamed = streamed.expect("an answer");
     assert_eq!([&whole.text, &streamed.text, &pieces], [&expected; 3]);
     assert!(whole.usage.is_some() && whole.usage == streamed.usage);
+}
+
+/// The official client, and our own, ask a release for answers of a form.
+#[test]
+fn a_release_keeps_to_the_form_that_a_request_asks_for() {
+    const QUESTION: &str = "What does the Orla cost?";
+    let Some(dir) = project() else { return };
+    run(dir.path(), &["run", "--set", "project.candidates=[\"prompt\", \"rag\"]"]);
+    let mut served = assay(dir.path(), &["serve", "--port", "0", "--candidate", "rag"]);
+    let mut served = served.stderr(Stdio::piped()).spawn().expect("assay starts");
+    let mut lines =
+        BufReader::new(served.stderr.take().expect("stderr")).lines().map_while(Result::ok);
+    let line = lines.find(|l| l.contains("http://")).expect("an address");
+    let at = line[line.find("http://").expect("an address")..].to_owned();
+    let client = RemoteModel::new(Settings::new(format!("openai:lamps@{at}").parse().expect("a")));
+    let client = client.expect("a client");
+    let ask = |schema: Value, limit: usize| {
+        let form =
+            json!({ "type": "json_schema", "json_schema": { "name": "x", "schema": schema } });
+        let question = vec![Message::new(Role::User, QUESTION)];
+        let request = ChatRequest::greedy(question, limit);
+        client.chat(&ChatRequest { response_format: Some(form), ..request })
+    };
+    let good = ask(
+        json!({
+            "type": "object",
+            "properties": {
+                // Brackets in a form are no citations to be checked.
+                "numbers": { "type": "array", "items": { "type": "integer", "minimum": 0, "maximum": 9 }, "minItems": 1, "maxItems": 1 },
+                "currency": { "enum": ["euros", "crowns"] },
+            },
+            "required": ["numbers", "currency"],
+            "additionalProperties": false,
+        }),
+        64,
+    );
+    let bad = ask(json!({ "type": "object", "properties": { "a": { "type": "strnig" } } }), 64);
+    let python = assay_testkit::python().map(|python| {
+        let script =
+            assay_testkit::workspace().join("crates/assay-serve/tests/python/openai_client.py");
+        Command::new(python).arg(script).args([&at, "lamps", "lamps-embedder", QUESTION]).output()
+    });
+    let ended = Command::new("kill").arg(served.id().to_string()).status();
+    assert!(ended.expect("kill").success());
+    served.wait().expect("an end");
+    drop(lines);
+
+    let value: Value = serde_json::from_str(&good.expect("an answer").text).expect("JSON");
+    assert!(value["numbers"][0].as_u64().is_some_and(|n| n < 10), "{value}");
+    assert!(["euros", "crowns"].contains(&value["currency"].as_str().expect("text")), "{value}");
+    let error = bad.expect_err("no such type").to_string();
+    assert!(error.contains("JSON schema at /properties/a: Invalid type: strnig"), "{error}");
+    if let Some(ran) = python {
+        let ran = ran.expect("Python starts");
+        let (out, err) =
+            (String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
+        assert!(ran.status.success() && out.contains("all passed"), "{out}{err}");
+    }
+}
+
+/// What is measured is held to the labels where the project says so, and is served so.
+#[test]
+fn a_constrained_project_answers_with_labels_only() {
+    let Some(dir) = project() else { return };
+    let refused = super::run(dir.path(), &["run", "--set", "prompt.constrained=true"]);
+    assert_eq!(refused.code, Some(2), "{}", refused.stderr);
+    let says = "prompt.constrained is for classify and extract, and this is a qa project";
+    assert!(refused.stderr.contains(says), "{}", refused.stderr);
+    let row = |text: &str, label: &str| format!("{{\"text\": {text:?}, \"label\": {label:?}}}\n");
+    let rows: String = [("I want my money back", "refund"), ("it is broken", "repair")]
+        .iter()
+        .cycle()
+        .take(24)
+        .enumerate()
+        .map(|(i, (text, label))| row(&format!("{text}, order {i}"), label))
+        .collect();
+    let test = row("give me the money", "refund") + &row("the lamp does not light", "repair");
+    fs_err::write(dir.path().join("data/train.jsonl"), rows).expect("train");
+    fs_err::write(dir.path().join("data/test.jsonl"), test).expect("test");
+    let sets = ["project.task=classify", "project.candidates=[\"prompt\"]", "prompt.shots=[0]"];
+    let with = |more: &[&'static str]| {
+        let all = [&sets[..], more].concat();
+        let args = all.iter().flat_map(|set| ["--set", set]);
+        ["run"].into_iter().chain(args).collect::<Vec<_>>()
+    };
+    run(dir.path(), &with(&["prompt.constrained=true"]));
+    let held = decision(dir.path());
+    assert_eq!(held.inputs.settings["answers are held to"], "the labels");
+    let asked = run(dir.path(), &["ask", "who are you?", "--candidate", "prompt", "--json"]);
+    let answer = serde_json::from_str::<Output>(&asked.stdout).expect("an output").text;
+    assert!(["refund", "repair"].contains(&answer.as_str()), "{answer}");
+    run(dir.path(), &with(&[]));
+    assert!(!decision(dir.path()).inputs.settings.contains_key("answers are held to"));
 }
 
 #[test]

@@ -16,11 +16,13 @@ use rayon::prelude::*;
 
 use super::Decoder;
 use super::cache::{Cache, PASS_TOKENS, Pages, Span};
+use super::form::Progress;
 use super::generate::{GenerateRequest, Generation};
 use super::prefix::{Prefixes, Reader, common_prefix};
 use super::sampling::{Sampler, TokenLogProbs};
 use crate::adapter::PackedAdapter;
 use crate::config::DecoderConfig;
+use crate::error::ModelError;
 
 /// Sequences that are computed together at most; further requests wait until one of them ends.
 const ACTIVE: usize = 32;
@@ -55,6 +57,8 @@ struct State {
 pub(super) enum Event {
     Token(usize, u32),
     Done(usize, Generation),
+    /// A request cannot be finished, and with it none of its call.
+    Failed(ModelError),
     /// The pass that computed it panicked.
     Lost(usize),
 }
@@ -69,6 +73,9 @@ pub(super) struct Sequence {
     /// Tokens of the prompt that were read.
     read: usize,
     sampler: Sampler,
+    form: Option<Progress>,
+    /// Whether the answer has its form and nothing may follow.
+    complete: bool,
     /// New tokens at most.
     limit: usize,
     generation: Generation,
@@ -147,16 +154,19 @@ impl Decoder {
         adapter: Option<Arc<PackedAdapter>>,
         cancelled: Arc<AtomicBool>,
         events: Sender<Event>,
-    ) -> Sequence {
+    ) -> Result<Sequence, ModelError> {
+        let form = request.form.as_ref().map(|form| self.progress(form)).transpose()?;
         let longest = request.tokens.len().saturating_add(request.max_new_tokens);
         let limit = longest.min(self.config().context_length) - request.tokens.len();
-        Sequence {
+        Ok(Sequence {
             index,
             reader: Reader::new(adapter.as_deref()),
             adapter,
             cache: Cache::empty(),
             read: 0,
             sampler: Sampler::new(request.sampling, &request.tokens),
+            form,
+            complete: false,
             limit,
             generation: Generation::new(request.tokens.len()),
             last_pass: 0,
@@ -164,7 +174,7 @@ impl Decoder {
             cancelled,
             events,
             request: request.clone(),
-        }
+        })
     }
 
     /// Runs one pass for all who wait for answers, or waits for the end of the one that is under way.
@@ -240,7 +250,7 @@ impl Decoder {
             plan.into_iter().partition(|(_, _, complete)| *complete);
         let mut complete: Vec<_> =
             complete.into_iter().zip(logits.chunks_mut(self.config().vocab)).collect();
-        let tokens: Vec<u32> = complete
+        let tokens: Vec<Result<u32, ModelError>> = complete
             .par_iter_mut()
             .with_max_len(1)
             .map(|((sequence, ..), logits)| sequence.choose(logits))
@@ -252,7 +262,10 @@ impl Decoder {
         }
         for (((sequence, n, _), _), token) in complete.into_iter().zip(tokens) {
             sequence.account(n, share_ms);
-            self.accept(sequence, token);
+            match token {
+                Ok(token) => self.accept(sequence, token),
+                Err(error) => sequence.fail(error),
+            }
         }
     }
 
@@ -261,7 +274,7 @@ impl Decoder {
         generation.tokens.push(token);
         // Whoever does not listen any more has left.
         let left = sequence.events.send(Event::Token(sequence.index, token)).is_err();
-        let stopped = self.stop_tokens().contains(&token);
+        let stopped = self.stop_tokens().contains(&token) || sequence.complete;
         let full = generation.tokens.len() >= sequence.limit;
         let texts = &sequence.request.stop;
         if !(stopped || full || left || !texts.is_empty()) {
@@ -348,12 +361,25 @@ impl Sequence {
     }
 
     /// The next token, from its logits.
-    fn choose(&mut self, logits: &mut [f32]) -> u32 {
-        let Some(top) = self.request.log_probs else { return self.sampler.sample(logits) };
-        let plain = logits.to_vec();
+    fn choose(&mut self, logits: &mut [f32]) -> Result<u32, ModelError> {
+        let plain = self.request.log_probs.map(|top| (top, logits.to_vec()));
+        if let Some(form) = &mut self.form {
+            form.mask(logits)?;
+        }
         let token = self.sampler.sample(logits);
-        self.generation.log_probs.push(TokenLogProbs::new(&plain, token, top));
-        token
+        if let Some(form) = &mut self.form {
+            self.complete = form.push(token)?;
+        }
+        if let Some((top, plain)) = plain {
+            self.generation.log_probs.push(TokenLogProbs::new(&plain, token, top));
+        }
+        Ok(token)
+    }
+
+    fn fail(&mut self, error: ModelError) {
+        self.done = true;
+        // Whoever does not listen any more has left.
+        let _ = self.events.send(Event::Failed(error));
     }
 
     /// Books a pass in which this sequence had `n` rows.

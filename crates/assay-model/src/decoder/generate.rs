@@ -9,6 +9,7 @@ use assay_types::FinishReason;
 
 use super::Decoder;
 use super::engine::Event;
+use super::form::Form;
 use super::sampling::{Sampling, TokenLogProbs};
 use crate::adapter::Adapter;
 use crate::error::ModelError;
@@ -26,20 +27,28 @@ pub struct GenerateRequest {
     pub stop: Vec<String>,
     /// Whether to tell how likely each token was, and with how many of the most likely ones beside it.
     pub log_probs: Option<usize>,
+    /// The form that the answer must have.
+    pub form: Option<Form>,
 }
 
 impl GenerateRequest {
     /// Always the most likely token, and nothing special.
     pub fn greedy(tokens: Vec<u32>, max_new_tokens: usize) -> Self {
-        let sampling = Sampling::GREEDY;
-        GenerateRequest { tokens, max_new_tokens, sampling, stop: Vec::new(), log_probs: None }
+        GenerateRequest {
+            tokens,
+            max_new_tokens,
+            sampling: Sampling::GREEDY,
+            stop: Vec::new(),
+            log_probs: None,
+            form: None,
+        }
     }
 }
 
 /// What was generated.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Generation {
-    /// New tokens, the stop token included.
+    /// New tokens, the stop token included; there is none where nothing may follow a form.
     pub tokens: Vec<u32>,
     /// Their text, without control tokens and up to a stop text.
     pub text: String,
@@ -86,8 +95,9 @@ impl Decoder {
     ///
     /// # Errors
     /// [`ModelError::TooLong`] when a prompt leaves no room for a new token, [`ModelError::Empty`],
-    /// [`ModelError::UnknownToken`], [`ModelError::Sampling`], [`ModelError::AdapterMismatch`]; then
-    /// nothing was generated.
+    /// [`ModelError::UnknownToken`], [`ModelError::Sampling`], [`ModelError::Form`],
+    /// [`ModelError::AdapterMismatch`]; then nothing was generated, except where a form turns out too
+    /// complex on the way.
     ///
     /// # Panics
     /// When a kernel panicked in a pass that computed one of the requests.
@@ -106,7 +116,8 @@ impl Decoder {
         let sequences = requests.iter().zip(&cancelled).enumerate().map(|(i, (request, c))| {
             self.sequence((i, request), packed.clone(), Arc::clone(c), sender.clone())
         });
-        self.0.engine.submit(sequences.collect());
+        let sequences = sequences.collect::<Result<_, ModelError>>()?;
+        self.0.engine.submit(sequences);
 
         let mut done: Vec<Option<Generation>> = vec![None; requests.len()];
         let mut seen = vec![0; requests.len()];
@@ -128,6 +139,10 @@ impl Decoder {
                     }
                     done[i] = Some(generation);
                     left -= 1;
+                }
+                Ok(Event::Failed(error)) => {
+                    cancelled.iter().for_each(|c| c.store(true, Ordering::Relaxed));
+                    return Err(error);
                 }
                 Ok(Event::Lost(i)) => panic!("the pass that computed request {i} panicked"),
                 Err(TryRecvError::Empty | TryRecvError::Disconnected) => self.advance(),

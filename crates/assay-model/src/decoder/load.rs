@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::path::Path;
+use std::sync::OnceLock;
 
 use assay_kernels::{Gate, PackedMatrix, Precision, QuantMatrix, RopeTable};
 use rayon::prelude::*;
@@ -129,6 +130,7 @@ pub(super) fn load(path: &Path, precision: Precision) -> Result<Inner, ModelErro
         ropes: ropes(&config, rope_factors.as_deref()),
         pool: Pool::default(),
         engine: Engine::new(&config),
+        grammars: OnceLock::new(),
         config,
     })
 }

@@ -10,7 +10,7 @@ const SORTED_FIRST: usize = 64;
 
 /// How the next token is chosen.
 ///
-/// Applied in the order in which Hugging Face's `generate` does: penalties, a constraint, temperature,
+/// Applied in the order in which Hugging Face's `generate` does: penalties, the form, temperature,
 /// top-k, top-p, min-p.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Sampling {
@@ -71,7 +71,7 @@ impl Sampling {
     }
 }
 
-/// How likely the model found a token, before penalties, temperature and constraints.
+/// How likely the model found a token, before penalties, temperature and form.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TokenLogProbs {
     /// The token that was chosen.

@@ -8,6 +8,7 @@ mod encoder;
 mod encoder_families;
 mod families;
 mod fetch;
+mod form;
 mod golden;
 mod gradients;
 mod loading;

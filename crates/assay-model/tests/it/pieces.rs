@@ -27,7 +27,7 @@ fn golden() -> Golden {
 }
 
 /// The tiny decoder with the golden vocabulary.
-fn decoder(space_prefix: Option<bool>) -> Decoder {
+pub(crate) fn decoder(space_prefix: Option<bool>) -> Decoder {
     let Golden { tokens, scores, types, .. } = golden();
     let mut shape = Shape::default();
     shape.config.vocab = tokens.len();

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use assay_model::{Decoder, GenerateRequest, Precision, Sampling};
+use assay_model::{Decoder, GenerateRequest, Precision};
 use assay_types::{Message, Role};
 use serde::Deserialize;
 use std::ops::ControlFlow;
@@ -77,13 +77,8 @@ fn qwen2_equals_transformers() {
     let fast = Decoder::open(exact.path(), Precision::Bf16).unwrap();
     for decoder in [exact, fast] {
         let question = "What is the capital of France? Answer in one word.";
-        let request = GenerateRequest {
-            tokens: decoder.prompt_tokens(&[Message::new(Role::User, question)]).unwrap(),
-            max_new_tokens: 16,
-            sampling: Sampling::GREEDY,
-            stop: Vec::new(),
-            log_probs: None,
-        };
+        let tokens = decoder.prompt_tokens(&[Message::new(Role::User, question)]).unwrap();
+        let request = GenerateRequest::greedy(tokens, 16);
         let go_on = &mut |_, _| ControlFlow::Continue(());
         let answer = decoder.generate(&[request], None, go_on).unwrap().remove(0).text;
         assert!(answer.starts_with("Paris"), "{answer}");

@@ -115,6 +115,18 @@ fn log_probabilities_are_asked_for_and_typed() {
 }
 
 #[test]
+fn a_form_is_sent_as_it_is() {
+    let server = Server::start(|_, _| whole("{}"));
+    let model = model(&server.base);
+    let form = json!({ "type": "json_schema", "json_schema": { "name": "x", "schema": { "type": "object" } } });
+    model.chat(&ChatRequest { response_format: Some(form.clone()), ..question() }).unwrap();
+    model.chat(&question()).unwrap();
+    let seen = server.seen();
+    assert_eq!(seen[0].body["response_format"], form);
+    assert_eq!(seen[1].body.get("response_format"), None);
+}
+
+#[test]
 fn a_parameter_that_the_server_refuses_is_said_as_it_wants_and_remembered() {
     let server = Server::start(|_, seen| {
         if seen.body.get("max_tokens").is_some() {

@@ -29,6 +29,7 @@ pub(crate) struct ChatRequest {
     logprobs: Option<bool>,
     top_logprobs: Option<u32>,
     response_format: Option<ResponseFormat>,
+    structured_outputs: Option<StructuredOutputs>,
 
     // Read only to refuse what would otherwise be ignored against the caller's intent.
     n: Option<u32>,
@@ -36,6 +37,10 @@ pub(crate) struct ChatRequest {
     tools: Option<Value>,
     functions: Option<Value>,
     audio: Option<Value>,
+    guided_json: Option<Value>,
+    guided_regex: Option<Value>,
+    guided_choice: Option<Value>,
+    guided_grammar: Option<Value>,
 }
 
 #[derive(Deserialize)]
@@ -53,6 +58,14 @@ struct ResponseFormat {
 #[derive(Deserialize)]
 struct JsonSchema {
     schema: Option<Value>,
+}
+
+/// Forms that OpenAI has no words for, in vLLM's.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StructuredOutputs {
+    regex: Option<String>,
+    choice: Option<Vec<String>>,
 }
 
 /// Log-probabilities beside the chosen token's at most, as OpenAI has it.
@@ -179,7 +192,12 @@ impl ChatRequest {
     }
 
     fn form(&mut self) -> Result<Option<AnswerForm>, ApiError> {
-        let Some(format) = self.response_format.take() else { return Ok(None) };
+        let pattern = self.structured_outputs.take().map(StructuredOutputs::form).transpose()?;
+        let Some(format) = self.response_format.take() else { return Ok(pattern) };
+        if pattern.is_some() {
+            let message = "response_format and structured_outputs exclude each other";
+            return Err(ApiError::bad("structured_outputs", message));
+        }
         match (format.r#type.as_str(), format.json_schema) {
             ("text", _) => Ok(None),
             ("json_object", _) => Ok(Some(AnswerForm::JsonObject)),
@@ -206,10 +224,24 @@ impl ChatRequest {
             ("tools", asked(&self.tools), "leave it out"),
             ("functions", asked(&self.functions), "leave it out"),
             ("audio", asked(&self.audio), "only text is"),
+            ("guided_json", asked(&self.guided_json), "response_format is"),
+            ("guided_regex", asked(&self.guided_regex), "structured_outputs is"),
+            ("guided_choice", asked(&self.guided_choice), "structured_outputs is"),
+            ("guided_grammar", asked(&self.guided_grammar), "response_format is"),
         ];
         match refused.iter().find(|(_, asked, _)| *asked) {
             Some((param, _, supported)) => Err(ApiError::unsupported(param, supported)),
             None => Ok(()),
+        }
+    }
+}
+
+impl StructuredOutputs {
+    fn form(self) -> Result<AnswerForm, ApiError> {
+        match (self.regex, self.choice) {
+            (Some(regex), None) => Ok(AnswerForm::Regex(regex)),
+            (None, Some(texts)) => Ok(AnswerForm::OneOf(texts)),
+            _ => Err(ApiError::bad("structured_outputs", "expected either regex or choice")),
         }
     }
 }

@@ -103,6 +103,16 @@ fn options_and_messages_reach_the_service() {
         r#""response_format":{"type":"json_schema","json_schema":{"name":"x","strict":true,"schema":{"type":"array"}}}"#,
     );
     assert_eq!(schema.form, Some(AnswerForm::JsonSchema(json!({ "type": "array" }))));
+    let ordered = r#"{"properties":{"z":{},"a":{}}}"#;
+    let schema = last(&format!(
+        r#""response_format":{{"type":"json_schema","json_schema":{{"name":"x","schema":{ordered}}}}}"#
+    ));
+    let Some(AnswerForm::JsonSchema(schema)) = schema.form else { panic!("a schema") };
+    assert_eq!(schema.to_string(), ordered, "properties stay in their order");
+    let regex = last(r#""structured_outputs":{"regex":"[0-9]+"},"response_format":null"#).form;
+    assert_eq!(regex, Some(AnswerForm::Regex("[0-9]+".into())));
+    let choice = last(r#""structured_outputs":{"choice":["a","b"]}"#).form;
+    assert_eq!(choice, Some(AnswerForm::OneOf(vec!["a".into(), "b".into()])));
 }
 
 #[test]
@@ -228,13 +238,25 @@ fn errors_of_a_chat_request() {
     check_error(&format, 400, Some("response_format.type"), None, "there is: text");
     let schema = more(r#""response_format":{"type":"json_schema","json_schema":{"name":"x"}}"#);
     check_error(&schema, 400, Some("response_format.json_schema.schema"), None, "missing");
+    let named = more(r#""response_format":"json_object""#);
+    check_error(&named, 400, Some("response_format"), None, "ResponseFormat");
+    let none = more(r#""structured_outputs":{}"#);
+    check_error(&none, 400, Some("structured_outputs"), None, "either regex or choice");
+    let other = more(r#""structured_outputs":{"grammar":"x"}"#);
+    check_error(&other, 400, Some("structured_outputs.grammar"), None, "unknown field");
+    let both =
+        more(r#""structured_outputs":{"regex":"x"},"response_format":{"type":"json_object"}"#);
+    check_error(&both, 400, Some("structured_outputs"), None, "exclude each other");
     check_error(&more(r#""max_tokens":0"#), 400, Some("max_tokens"), None, "at least 1");
     check_error(&more(r#""max_tokens":-1"#), 400, Some("max_tokens"), None, "invalid value");
     check_error(&more(r#""stop":["a",""]"#), 400, Some("stop"), None, "empty");
     check_error(&more(r#""stop":5"#), 400, Some("stop"), None, "a string or an array");
-    for (param, value) in
-        [("n", "2"), ("tools", r#"[{"type":"function"}]"#), ("logit_bias", r#"{"5":1}"#)]
-    {
+    for (param, value) in [
+        ("n", "2"),
+        ("tools", r#"[{"type":"function"}]"#),
+        ("logit_bias", r#"{"5":1}"#),
+        ("guided_choice", r#"["a"]"#),
+    ] {
         let reply = more(&format!(r#""{param}":{value}"#));
         check_error(&reply, 400, Some(param), Some("unsupported_parameter"), "not supported");
     }
@@ -252,6 +274,8 @@ fn errors_of_the_service() {
         check_error(&too_long, 400, Some("messages"), Some("context_length_exceeded"), "9000");
         let schema = chat(&base, "bad schema", stream);
         check_error(&schema, 400, Some("response_format"), None, "no such type");
+        let pattern = chat(&base, "bad pattern", stream);
+        check_error(&pattern, 400, Some("structured_outputs"), None, "no end");
         for failing in ["fail", "panic"] {
             let reply = chat(&base, failing, stream);
             check_error(&reply, 500, None, None, "the server failed");

@@ -6,7 +6,7 @@ use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
 use assay_serve::{
-    AnswerRequest, Embeddings, ModelInfo, ModelUse, SearchHit, Service, ServiceError,
+    AnswerForm, AnswerRequest, Embeddings, ModelInfo, ModelUse, SearchHit, Service, ServiceError,
 };
 use assay_types::{ChosenToken, Citation, FinishReason, LikelyToken, Output, Timing, Usage};
 
@@ -68,6 +68,7 @@ impl Service for Echo {
             "fail" => return Err(ServiceError::Internal("a secret reason".into())),
             "panic" => panic!("told to"),
             "bad schema" => return Err(ServiceError::BadSchema("no such type".into())),
+            "bad pattern" => return Err(ServiceError::BadPattern("no end".into())),
             "hold" => self.hold(),
             "forever" => {
                 while on_text("on and on ").is_continue() {
@@ -87,6 +88,13 @@ impl Service for Echo {
                     source_number: 1,
                 });
             }
+            _ => {}
+        }
+        match &request.options.form {
+            Some(AnswerForm::JsonSchema(schema)) if schema["examples"].is_array() => {
+                text = schema["examples"][0].to_string();
+            }
+            Some(AnswerForm::OneOf(texts)) => text = texts[0].clone(),
             _ => {}
         }
         // The last word is held back, as a release does that has yet to verify its citations.

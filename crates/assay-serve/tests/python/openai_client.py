@@ -3,11 +3,13 @@
 
     openai_client.py BASE_URL CHAT_MODEL EMBEDDING_MODEL [QUESTION]
 
-Prints a transcript and ends with "all passed"; any surprise is an exception. Needs: openai.
+Prints a transcript and ends with "all passed"; any surprise is an exception. Needs: openai (which brings pydantic).
 """
 import sys
+from typing import Literal
 
 import openai
+import pydantic
 
 base_url, chat_model, embedding_model = sys.argv[1:4]
 question = sys.argv[4] if len(sys.argv) > 4 else "How do I reset the sensor?"
@@ -59,7 +61,12 @@ section("stream helper")
 with client.chat.completions.stream(model=chat_model, messages=messages, max_tokens=64, temperature=0, seed=1) as events:
     for _ in events:
         pass
-    assert events.get_final_completion().choices[0].message.content == choice.message.content
+    try:
+        final = events.get_final_completion()
+    except openai.LengthFinishReasonError as cut:
+        assert choice.finish_reason == "length"
+        final = cut.completion
+    assert final.choices[0].message.content == choice.message.content
 print("same text")
 
 section("log-probabilities")
@@ -69,6 +76,28 @@ told = client.chat.completions.create(
 told = told.choices[0].logprobs.content
 print([(t.token, round(t.logprob, 2)) for t in told])
 assert told and all(len(t.top_logprobs) == 2 and t.logprob <= 0 for t in told)
+
+section("given forms")
+
+
+class Reply(pydantic.BaseModel):
+    # The example is for servers without a model.
+    model_config = {"json_schema_extra": {"examples": [{"verdict": "yes", "confidence": 3}]}}
+    verdict: Literal["yes", "no", "größer"]
+    confidence: int = pydantic.Field(ge=0, le=9)
+
+
+formed = client.chat.completions.parse(model=chat_model, messages=messages, max_tokens=64, response_format=Reply)
+print(formed.choices[0].message.parsed)
+assert formed.choices[0].finish_reason == "stop" and isinstance(formed.choices[0].message.parsed, Reply)
+choices = ["perhaps not", "perhaps"]
+for seed in range(3):
+    formed = client.chat.completions.create(
+        model=chat_model, messages=messages, max_tokens=64, temperature=1, seed=seed,
+        extra_body={"structured_outputs": {"choice": choices}},
+    )
+    print(formed.choices[0].message.content)
+    assert formed.choices[0].message.content in choices
 
 section("embeddings")
 # The client asks for base64 by default and decodes it.
@@ -83,6 +112,7 @@ for make, expected, code in [
     (lambda: client.chat.completions.create(model="no-such-model", messages=messages), openai.NotFoundError, "model_not_found"),
     (lambda: client.chat.completions.create(model=chat_model, messages=[]), openai.BadRequestError, None),
     (lambda: client.chat.completions.create(model=chat_model, messages=messages, n=2), openai.BadRequestError, "unsupported_parameter"),
+    (lambda: client.chat.completions.create(model=chat_model, messages=messages, response_format={"type": "xml"}), openai.BadRequestError, None),
     (lambda: client.chat.completions.create(model=chat_model, messages=[{"role": "robot", "content": "x"}]), openai.BadRequestError, None),
 ]:
     try:
