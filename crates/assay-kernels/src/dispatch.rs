@@ -3,19 +3,25 @@
 use std::cell::Cell;
 use std::sync::OnceLock;
 
-/// A set of kernels, from the most portable to the fastest.
+/// A set of kernels. Of those of one architecture, a later one has all that an earlier one has.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Path {
     /// Plain Rust.
     Portable,
     /// AVX2, FMA and F16C.
     Avx2,
-    /// AVX-512 F, BW, DQ, VL.
+    /// AVX-512 F, BW, DQ, VL; VNNI for quantised weights where there is.
     Avx512,
     /// The same with `vdpbf16ps` for bf16 weights.
     Avx512Bf16,
     /// The same with AMX tiles for bf16 weights.
     Amx,
+    /// NEON, as every 64-bit ARM has it.
+    Neon,
+    /// The same with `sdot` for quantised weights.
+    NeonDot,
+    /// The same with `bfdot` for bf16 weights.
+    NeonBf16,
 }
 
 impl Path {
@@ -35,7 +41,8 @@ thread_local! {
     static FORCED: Cell<Option<Path>> = const { Cell::new(None) };
 }
 
-/// Name of the instruction set in use: `amx-bf16`, `avx512-bf16`, `avx512`, `avx2` or `portable`.
+/// Name of the instruction set in use: `amx-bf16`, `avx512-bf16`, `avx512`, `avx2`, `neon-bf16`,
+/// `neon-dotprod`, `neon` or `portable`.
 pub fn dispatch() -> &'static str {
     match Path::current() {
         Path::Portable => "portable",
@@ -43,6 +50,9 @@ pub fn dispatch() -> &'static str {
         Path::Avx512 => "avx512",
         Path::Avx512Bf16 => "avx512-bf16",
         Path::Amx => "amx-bf16",
+        Path::Neon => "neon",
+        Path::NeonDot => "neon-dotprod",
+        Path::NeonBf16 => "neon-bf16",
     }
 }
 
@@ -90,7 +100,20 @@ fn detect() -> Vec<Path> {
     paths
 }
 
-#[cfg(not(target_arch = "x86_64"))]
+#[cfg(target_arch = "aarch64")]
+fn detect() -> Vec<Path> {
+    use std::arch::is_aarch64_feature_detected;
+    let mut paths = vec![Path::Portable, Path::Neon];
+    if is_aarch64_feature_detected!("dotprod") {
+        paths.push(Path::NeonDot);
+        if is_aarch64_feature_detected!("bf16") {
+            paths.push(Path::NeonBf16);
+        }
+    }
+    paths
+}
+
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 fn detect() -> Vec<Path> {
     vec![Path::Portable]
 }
@@ -133,6 +156,10 @@ macro_rules! kernel {
                     | $crate::dispatch::Path::Avx512 => avx512($($arg),*),
                     #[cfg(target_arch = "x86_64")]
                     $crate::dispatch::Path::Avx2 => avx2($($arg),*),
+                    #[cfg(target_arch = "aarch64")]
+                    $crate::dispatch::Path::Neon
+                    | $crate::dispatch::Path::NeonDot
+                    | $crate::dispatch::Path::NeonBf16 => body::<$crate::simd::Neon>($($arg),*),
                     _ => body::<$crate::simd::Portable>($($arg),*),
                 }
             }

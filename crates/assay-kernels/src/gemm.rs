@@ -61,7 +61,7 @@ fn packed_product(x: &[f32], m: usize, w: &PackedMatrix, out: &mut [f32], add: b
                 multiply(path, Input::Tiles(tiles), m, w, out, add);
             });
         }
-        (Precision::Bf16, Path::Avx512Bf16) => {
+        (Precision::Bf16, Path::Avx512Bf16 | Path::NeonBf16) => {
             scratch::with(m * padded, |pairs: &mut [u16]| {
                 for_rows(x, k, pairs, padded, |row, out| {
                     let (out, padding) = out.split_at_mut(k);

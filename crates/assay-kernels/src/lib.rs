@@ -11,8 +11,9 @@
 //! of [`matmul`] or a query of an attention gives the same bits alone or in a batch: every
 //! reduction runs in one fixed order.
 //!
-//! **Paths.** [`dispatch`] names the one in use: `amx-bf16`, `avx512-bf16`, `avx512`, `avx2`, or `portable`
-//! (plain Rust that the compiler vectorises; this is what ARM runs for now).
+//! **Paths.** [`dispatch`] names the one in use: on x86-64 `amx-bf16`, `avx512-bf16`, `avx512` or `avx2`,
+//! on ARM `neon-bf16`, `neon-dotprod` or `neon`, else `portable` (plain Rust that the compiler
+//! vectorises).
 //!
 //! ```
 //! use assay_kernels::{PackedMatrix, Precision, matmul};
