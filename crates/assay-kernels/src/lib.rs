@@ -13,7 +13,7 @@
 //!
 //! **Paths.** [`dispatch`] names the one in use: on x86-64 `amx-bf16`, `avx512-bf16`, `avx512` or `avx2`,
 //! on ARM `neon-bf16`, `neon-dotprod` or `neon`, else `portable` (plain Rust that the compiler
-//! vectorises).
+//! vectorises). The variable `ASSAY_KERNELS` may name a slower one; [`forced`] says whether it did.
 //!
 //! ```
 //! use assay_kernels::{PackedMatrix, Precision, matmul};
@@ -52,9 +52,9 @@ pub use attention::{
     CACHE_BLOCK, CachedQuery, Heads, PositionBias, Scores, attention_backward,
     attention_bidirectional, attention_cached, attention_decode, attention_forward, attention_step,
 };
-pub use dispatch::dispatch;
 #[doc(hidden)]
 pub use dispatch::{Path, with_path};
+pub use dispatch::{UnknownKernels, dispatch, forced, supported};
 pub use gemm::{dot, gemm, matmul, matmul_add};
 pub use loss::{linear_cross_entropy, linear_nll};
 pub use norm::{layer_norm, rms_norm, rms_norm_backward};
