@@ -120,12 +120,23 @@ fn forbidden_edges() -> Result<()> {
     Ok(())
 }
 
-/// Models into the shared cache, then every test. Extra arguments go to nextest.
+/// What is repeated without SIMD, as on a processor we have no kernels for: every kernel, and real
+/// weights against other tools. Takes a minute.
+const PORTABLE_TESTS: &str = "package(assay-kernels) \
+    | package(assay-model) & test(/^(encoder|families|golden|gradients|prefix)::/)";
+
+/// Models into the shared cache, then every test. Extra arguments go to nextest; with some, nothing is
+/// repeated.
 fn test(rest: &[&str]) -> Result<()> {
     fetch_models()?;
     if have("cargo-nextest") {
         let base = ["nextest", "run", "--release", "--workspace", "--no-fail-fast"];
         step("tests", cargo(&[&base, rest].concat()))?;
+        if rest.is_empty() {
+            let portable = ["-E", PORTABLE_TESTS];
+            let mut portable = cargo(&[&base[..], &portable].concat());
+            step("tests with ASSAY_KERNELS=portable", portable.env("ASSAY_KERNELS", "portable"))?;
+        }
     } else {
         eprintln!("cargo-nextest is not installed: `cargo test` runs the same tests, more slowly");
         step("tests", cargo(&[&["test", "--release", "--workspace", "--tests"], rest].concat()))?;

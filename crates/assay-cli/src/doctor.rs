@@ -90,6 +90,7 @@ fn findings(d: &Diagnosis) -> Vec<Finding> {
         findings.push(Finding { level, what, hint: hint.to_owned() });
     };
     let (free, path) = (d.machine.memory_available, d.machine.kernel_path);
+    let fastest = d.machine.fastest_kernel_path;
     if free < COMFORTABLE_MEMORY {
         find(
             Level::Warning,
@@ -97,11 +98,17 @@ fn findings(d: &Diagnosis) -> Vec<Finding> {
             "training the default model takes about 1.5 GB; close something, or leave out tuned and hybrid",
         );
     }
-    if path == "portable" {
+    if path != fastest {
+        find(
+            Level::Warning,
+            format!("ASSAY_KERNELS keeps the kernels at {path}, and {fastest} is there"),
+            "unset it for full speed",
+        );
+    } else if path == "portable" {
         find(
             Level::Warning,
             "no fast kernels for this processor: plain code is used".to_owned(),
-            "expect a tenth of the speed; a processor with AVX2 or AVX-512 is used at its best",
+            "expect a tenth of the speed; a processor with AVX2, AVX-512 or NEON is used at its best",
         );
     }
     if let Some(free) = d.cache_free.filter(|free| *free < COMFORTABLE_DISK) {

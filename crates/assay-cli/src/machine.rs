@@ -15,6 +15,8 @@ pub(crate) struct Machine {
     pub(crate) threads: usize,
     /// Instruction set that the kernels use.
     pub(crate) kernel_path: &'static str,
+    /// The fastest that they could use.
+    pub(crate) fastest_kernel_path: &'static str,
     pub(crate) memory_total: u64,
     pub(crate) memory_available: u64,
 }
@@ -35,6 +37,7 @@ impl Machine {
             cpu,
             threads: std::thread::available_parallelism().map_or(1, usize::from).min(threads()),
             kernel_path: assay_kernels::dispatch(),
+            fastest_kernel_path: assay_kernels::supported().last().unwrap_or(&"portable"),
             memory_total: total.min(system.total_memory()),
             memory_available: free.min(system.available_memory()),
         })

@@ -198,6 +198,10 @@ fn hint(error: &anyhow::Error) -> Option<String> {
                     _ => None,
                 })
                 .or_else(|| cause.downcast_ref::<assay_train::TrainError>()?.hint())
+                .or_else(|| {
+                    cause.downcast_ref::<assay_kernels::UnknownKernels>()?;
+                    Some("unset it, or set it to one of these names")
+                })
                 .or_else(|| cause.downcast_ref::<assay_model::AdapterError>()?.hint());
             hint.map(str::to_owned)
         })
@@ -205,6 +209,7 @@ fn hint(error: &anyhow::Error) -> Option<String> {
 }
 
 fn dispatch(cli: Cli) -> Result<ExitCode> {
+    assay_kernels::forced()?;
     let load = || {
         let start = fs_err::canonicalize(&cli.project)?;
         config::load(&start, &cli.set)

@@ -202,7 +202,7 @@ impl Form {
         match (precision, path) {
             (Precision::F32, _) => Form::F32,
             (Precision::Bf16, Path::Amx) => Form::Tiles,
-            (Precision::Bf16, Path::Avx512Bf16) => Form::Pairs,
+            (Precision::Bf16, Path::Avx512Bf16 | Path::NeonBf16) => Form::Pairs,
             (Precision::Bf16, _) => Form::Widened,
         }
     }

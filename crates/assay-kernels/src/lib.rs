@@ -11,8 +11,9 @@
 //! of [`matmul`] or a query of an attention gives the same bits alone or in a batch: every
 //! reduction runs in one fixed order.
 //!
-//! **Paths.** [`dispatch`] names the one in use: `amx-bf16`, `avx512-bf16`, `avx512`, `avx2`, or `portable`
-//! (plain Rust that the compiler vectorises; this is what ARM runs for now).
+//! **Paths.** [`dispatch`] names the one in use: on x86-64 `amx-bf16`, `avx512-bf16`, `avx512` or `avx2`,
+//! on ARM `neon-bf16`, `neon-dotprod` or `neon`, else `portable` (plain Rust that the compiler
+//! vectorises). The variable `ASSAY_KERNELS` may name a slower one; [`forced`] says whether it did.
 //!
 //! ```
 //! use assay_kernels::{PackedMatrix, Precision, matmul};
@@ -53,9 +54,9 @@ pub use attention::{
     CACHE_BLOCK, CachedQuery, Heads, PositionBias, Scores, attention_backward,
     attention_bidirectional, attention_cached, attention_decode, attention_forward, attention_step,
 };
-pub use dispatch::dispatch;
 #[doc(hidden)]
 pub use dispatch::{Path, with_path};
+pub use dispatch::{UnknownKernels, dispatch, forced, supported};
 pub use gemm::{Linear, LowRank, dot, gemm, linear, matmul, matmul_add};
 pub use loss::{linear_cross_entropy, linear_nll};
 pub use norm::{layer_norm, rms_norm, rms_norm_backward};

@@ -4,8 +4,14 @@
 //! [`kernel!`](crate::dispatch::kernel)), and pointers are valid for what is read or written.
 #![allow(unsafe_op_in_unsafe_fn, reason = "every line here is an intrinsic")]
 
+#[cfg(target_arch = "aarch64")]
+mod neon;
+
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
+
+#[cfg(target_arch = "aarch64")]
+pub(crate) use neon::Neon;
 
 /// Lanes of a [`Vector`].
 pub(crate) const LANES: usize = 16;
@@ -224,7 +230,7 @@ impl Vector for Portable {
     }
     #[inline(always)]
     unsafe fn dot_pairs(_: Self, _: Self, _: Self) -> Self {
-        unreachable!("bf16 products are native on AVX-512 BF16 only")
+        unreachable!("this path has no bf16 products")
     }
 }
 
@@ -332,7 +338,7 @@ impl Vector for Avx2 {
     }
     #[inline(always)]
     unsafe fn dot_pairs(_: Self, _: Self, _: Self) -> Self {
-        unreachable!("bf16 products are native on AVX-512 BF16 only")
+        unreachable!("this path has no bf16 products")
     }
 }
 

@@ -3,6 +3,8 @@
 #![allow(clippy::needless_range_loop, reason = "indices of registers, unrolled")]
 
 use crate::dispatch::Path;
+#[cfg(target_arch = "aarch64")]
+use crate::simd::Neon;
 #[cfg(target_arch = "x86_64")]
 use crate::simd::{Avx2, Avx512};
 use crate::simd::{LANES, Portable, Vector};
@@ -77,10 +79,21 @@ pub(crate) unsafe fn product(path: Path, format: Format, p: &Product) {
         match format {
             Format::F32 => run::<Avx2, F32>(p),
             Format::Widened => run::<Avx2, WIDENED>(p),
-            Format::Pairs => unreachable!("needs AVX-512 BF16"),
+            Format::Pairs => unreachable!("this path has no bf16 products"),
         }
     }
+    #[cfg(target_arch = "aarch64")]
+    #[target_feature(enable = "bf16")]
+    unsafe fn neon_bf16(p: &Product) {
+        run::<Neon, PAIRS>(p);
+    }
     match (path, format) {
+        #[cfg(target_arch = "aarch64")]
+        (Path::NeonBf16, Format::Pairs) => neon_bf16(p),
+        #[cfg(target_arch = "aarch64")]
+        (Path::Neon | Path::NeonDot | Path::NeonBf16, Format::F32) => run::<Neon, F32>(p),
+        #[cfg(target_arch = "aarch64")]
+        (Path::Neon | Path::NeonDot | Path::NeonBf16, Format::Widened) => run::<Neon, WIDENED>(p),
         #[cfg(target_arch = "x86_64")]
         (Path::Avx512Bf16 | Path::Amx, Format::Pairs) => avx512_bf16(p),
         #[cfg(target_arch = "x86_64")]
@@ -89,7 +102,7 @@ pub(crate) unsafe fn product(path: Path, format: Format, p: &Product) {
         (Path::Avx2, _) => avx2(format, p),
         (_, Format::F32) => run::<Portable, F32>(p),
         (_, Format::Widened) => run::<Portable, WIDENED>(p),
-        (_, Format::Pairs) => unreachable!("needs AVX-512 BF16"),
+        (_, Format::Pairs) => unreachable!("this path has no bf16 products"),
     }
 }
 
@@ -129,7 +142,7 @@ unsafe fn rows<V: Vector, const FORMAT: u8, const P: usize>(p: &Product, panel: 
             7 if V::ROWS >= 9 => tile::<V, FORMAT, 7, P>(p, row, panel),
             6 if V::ROWS >= 6 => tile::<V, FORMAT, 6, P>(p, row, panel),
             5 if V::ROWS >= 6 => tile::<V, FORMAT, 5, P>(p, row, panel),
-            4 if V::ROWS >= 6 => tile::<V, FORMAT, 4, P>(p, row, panel),
+            4 if V::ROWS >= 4 => tile::<V, FORMAT, 4, P>(p, row, panel),
             3 => tile::<V, FORMAT, 3, P>(p, row, panel),
             2 => tile::<V, FORMAT, 2, P>(p, row, panel),
             _ => tile::<V, FORMAT, 1, P>(p, row, panel),

@@ -56,3 +56,23 @@ fn outside_a_project_the_hint_says_how_to_make_one() {
     assert_eq!(ran.code, Some(2));
     assert!(ran.stderr.contains("assay init"), "{}", ran.stderr);
 }
+
+#[test]
+fn kernels_can_be_forced_and_unknown_ones_are_refused() {
+    let dir = folder(&[]);
+    let doctor = |kernels: &str| {
+        let out = super::assay(dir.path(), &["doctor"]).env("ASSAY_KERNELS", kernels).output();
+        let out = out.expect("assay starts");
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
+        (out.status.code(), text(out.stdout), text(out.stderr))
+    };
+    let (_, stdout, _) = doctor("portable");
+    assert!(stdout.lines().any(|l| l == "kernels      portable"), "{stdout}");
+    let (code, _, stderr) = doctor("fast");
+    assert_eq!(code, Some(2));
+    assert!(
+        stderr.contains("ASSAY_KERNELS is `fast`, but this machine can run portable"),
+        "{stderr}"
+    );
+    assert!(stderr.contains("hint: unset it"), "{stderr}");
+}

@@ -2,6 +2,9 @@
 #![allow(unsafe_op_in_unsafe_fn, reason = "pointer arithmetic throughout")]
 #![allow(clippy::needless_range_loop, reason = "indices of registers, unrolled")]
 
+#[cfg(target_arch = "aarch64")]
+mod neon;
+
 #[cfg(target_arch = "x86_64")]
 use std::arch::x86_64::*;
 
@@ -40,6 +43,11 @@ pub(super) fn quantise(path: Path, x: &[f32], q: &mut [i8], scales: &mut [f32]) 
     if path >= Path::Avx512 {
         // SAFETY: the path is available.
         return unsafe { quantise_avx512(x, q, scales) };
+    }
+    #[cfg(target_arch = "aarch64")]
+    if path >= Path::Neon {
+        // SAFETY: the path is available.
+        return unsafe { neon::quantise(x, q, scales) };
     }
     let _ = path;
     let blocks = x.chunks_exact(INPUT_BLOCK).zip(q.chunks_exact_mut(INPUT_BLOCK));
@@ -111,6 +119,15 @@ pub(super) unsafe fn panel(path: Path, format: QuantFormat, panel: &[u8], x: Inp
                 QuantFormat::Eight => avx2_rows::<EIGHT>(panel, x, out),
                 QuantFormat::EightBy16 => avx2_rows::<EIGHT_BY_16>(panel, x, out),
             };
+        }
+    }
+    #[cfg(target_arch = "aarch64")]
+    {
+        if path >= Path::NeonDot {
+            return neon::panel::<true>(format, panel, x, out);
+        }
+        if path >= Path::Neon {
+            return neon::panel::<false>(format, panel, x, out);
         }
     }
     let _ = path;

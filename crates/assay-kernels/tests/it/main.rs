@@ -15,6 +15,11 @@ fn on_every_path(mut f: impl FnMut(Path)) {
     }
 }
 
+#[test]
+fn the_environment_names_a_path_of_this_machine() {
+    assert!(assay_kernels::forced().is_ok(), "{:?}", assay_kernels::forced());
+}
+
 /// Reproducible values in [-1, 1), different for each seed.
 fn values(len: usize, seed: u64) -> Vec<f32> {
     let mut state = seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ 0x2545_f491_4f6c_dd1d;
