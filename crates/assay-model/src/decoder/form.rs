@@ -31,8 +31,8 @@ pub enum Form {
     JsonSchema(#[serde(with = "as_text")] Value),
     /// Any JSON object.
     JsonObject,
-    /// A text that a regular expression matches as a whole; syntax of the crate `regex`, without
-    /// anchors and word boundaries.
+    /// A text that a regular expression matches as a whole; syntax of the crate `regex`, without word
+    /// boundaries. Anchors at its ends change nothing.
     Regex(String),
     /// One of these texts.
     OneOf(Vec<String>),
