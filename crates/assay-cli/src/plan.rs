@@ -16,18 +16,17 @@ use assay_remote::RemoteSpec;
 use assay_store::{StepKey, Store};
 use assay_train::{PassSize, Trainer};
 use assay_types::Item;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
 use crate::bench::Texts;
 use crate::config::Loaded;
 use crate::interrupt::{self, Interrupted};
 use crate::machine::{self, Machine};
-use crate::run::choose::Variants;
-use crate::run::{Bench, Job, decide, evaluate};
+use crate::run::{Bench, Job, decide, evaluate, tune};
 use crate::ui::Ui;
 use calibrate::Wanted;
 pub(crate) use predict::Fit;
-use predict::{Answers, Need, Prompts, Rows, Seconds, Training, Work, kept_tokens};
+use predict::{Answers, Need, Prompts, Rows, Seconds, Training, Work, kept_tokens, trained_length};
 
 /// Prompts that are made to count their tokens.
 const SAMPLE: usize = 32;
@@ -399,26 +398,33 @@ impl Counted {
         }
     }
 
-    /// How long answers will be: a trained model's as those it learned from, another's as a few of its own.
+    /// How long answers will be: the base model's as a few of its own, a trained one's as those it learns from.
     fn set_lengths(&mut self, bench: &Bench<'_>, job: &Job) -> Result<()> {
+        if self.is_done() {
+            return Ok(());
+        }
         match job {
             Job::Chosen(variants) => {
-                if self.is_done() {
-                    return Ok(());
-                }
-                let lengths = pilot(bench, variants)?;
+                let lengths = match variants.chosen(bench)? {
+                    Some(choice) => vec![pilot(bench, &choice.spec)?],
+                    None => {
+                        let specs = variants.specs.iter();
+                        specs.map(|(_, spec)| pilot(bench, spec)).collect::<Result<_>>()?
+                    }
+                };
                 for of in [&mut self.choosing, &mut self.answering] {
                     of.iter_mut().zip(&lengths).for_each(|(answers, length)| answers.new = *length);
                 }
             }
             Job::Trained(training) => {
-                let length = match &training.rows {
-                    Some(rows) => mean(rows.train.examples.iter().map(|e| e.supervised_tokens())),
-                    None => target_length(bench, &training.spec)?,
-                };
+                let config = &training.config;
+                let steps = config.epochs * bench.data.train.len().div_ceil(config.batch_size);
+                let taught = taught_length(bench, training)?;
+                let warm = steps >= config.warmup_steps;
+                let base = if warm { taught } else { pilot(bench, &training.spec)? };
+                let length = trained_length(base, taught, steps, config.warmup_steps);
                 let all = self.answering.iter_mut().chain(&mut self.probe);
-                let most = bench.config.max_new_tokens() as f64;
-                all.for_each(|answers| answers.new = length.unwrap_or(most).min(most));
+                all.for_each(|answers| answers.new = length.min(answers.new));
             }
         }
         Ok(())
@@ -451,14 +457,21 @@ fn mean(lengths: impl Iterator<Item = usize>) -> Option<f64> {
     (n > 0).then(|| sum as f64 / n as f64)
 }
 
-/// Tokens of what an adapter learned to say, with the stop token, on average over the dev items.
-fn target_length(bench: &Bench<'_>, spec: &CandidateSpec) -> Result<Option<f64>> {
-    let tokenizer = bench.decoder()?.tokenizer();
-    let length = |item: &Item| -> Result<usize> {
-        Ok(tokenizer.encode(&spec.target(item, Golden::Unused))?.len() + 1)
+/// Tokens of what an adapter learns to say, with the stop token: on average over its rows, or over the dev items if it has
+/// learned already.
+fn taught_length(bench: &Bench<'_>, training: &tune::Training) -> Result<f64> {
+    let lengths = match &training.rows {
+        Some(rows) => rows.train.examples.iter().map(|e| e.supervised_tokens()).collect(),
+        None => {
+            let tokenizer = bench.decoder()?.tokenizer();
+            let length = |item: &Item| -> Result<usize> {
+                let target = training.spec.target(item, Golden::Unused);
+                Ok(tokenizer.encode(&target)?.len() + 1)
+            };
+            bench.dev_probe().iter().map(length).collect::<Result<Vec<_>>>()?
+        }
     };
-    let lengths = bench.dev_probe().iter().map(length).collect::<Result<Vec<_>>>()?;
-    Ok(mean(lengths.into_iter()))
+    Ok(mean(lengths.into_iter()).unwrap_or(bench.config.max_new_tokens() as f64))
 }
 
 /// Tokens of the prompts of some of the items.
@@ -479,36 +492,26 @@ fn prompts(bench: &Bench<'_>, spec: &CandidateSpec, items: &[Item]) -> Result<Pr
     Ok(Prompts::of(&made, new, ms / 1e3 / made.len().max(1) as f64))
 }
 
-/// Mean lengths of a few answers of each variant, or of the chosen one: they are filed like every other step.
-fn pilot(bench: &Bench<'_>, variants: &Variants) -> Result<Vec<f64>> {
-    let chosen = variants.chosen(bench)?.map(|choice| choice.spec);
-    let specs: Vec<&CandidateSpec> = match &chosen {
-        Some(spec) => vec![spec],
-        None => variants.specs.iter().map(|(_, spec)| spec).collect(),
-    };
+/// Mean length of a few answers of the base model; filed like every other step.
+fn pilot(bench: &Bench<'_>, spec: &CandidateSpec) -> Result<f64> {
+    interrupt::check()?;
     let items = &bench.dev_probe()[..PILOT.min(bench.dev_probe().len())];
-    let length = |spec: &CandidateSpec| -> Result<f64> {
-        #[derive(Serialize, Deserialize)]
-        struct Length(f64);
-        interrupt::check()?;
-        let key = StepKey::new("pilot", 1)
-            .input("base", &bench.base_hash)
-            .input("context", &bench.context_hash)
-            .setting("spec", spec)
-            .setting("items", items)
-            .finish();
-        if let Some(Length(found)) = bench.store.get(&key)? {
-            return Ok(found);
-        }
-        let candidate = bench.candidate(spec.clone(), None)?;
-        let requests: Vec<_> = items.iter().map(|item| Request::new(&item.input)).collect();
-        let outputs = candidate.answer_batch(&requests)?;
-        let lengths = outputs.iter().flatten().filter_map(|o| Some(o.usage?.output_tokens));
-        let length = mean(lengths).unwrap_or(bench.config.max_new_tokens() as f64);
-        bench.store.put(&key, &Length(length))?;
-        Ok(length)
-    };
-    specs.into_iter().map(length).collect()
+    let key = StepKey::new("pilot", 1)
+        .input("base", &bench.base_hash)
+        .input("context", &bench.context_hash)
+        .setting("spec", spec)
+        .setting("items", items)
+        .finish();
+    if let Some(length) = bench.store.get(&key)? {
+        return Ok(length);
+    }
+    let candidate = bench.candidate(spec.clone(), None)?;
+    let requests: Vec<_> = items.iter().map(|item| Request::new(&item.input)).collect();
+    let outputs = candidate.answer_batch(&requests)?;
+    let lengths = outputs.iter().flatten().filter_map(|o| Some(o.usage?.output_tokens));
+    let length = mean(lengths).unwrap_or(bench.config.max_new_tokens() as f64);
+    bench.store.put(&key, &length)?;
+    Ok(length)
 }
 
 impl Plan {

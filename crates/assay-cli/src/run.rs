@@ -70,7 +70,7 @@ pub(crate) enum Job {
     /// By a choice on dev.
     Chosen(choose::Variants),
     /// By training.
-    Trained(tune::Training),
+    Trained(Box<tune::Training>),
 }
 
 impl Job {
@@ -138,13 +138,12 @@ pub(crate) fn run(loaded: &Loaded) -> Result<ExitCode> {
 /// How the wanted candidates are built, and which cannot be.
 pub(crate) fn jobs(bench: &Bench<'_>) -> Result<(Vec<Job>, Vec<SkippedCandidate>)> {
     let (wanted, skipped) = buildable(bench)?;
-    let job = |name: &CandidateName| {
-        Ok(match name {
-            CandidateName::Prompt => Job::Chosen(choose::prompt(bench)),
-            CandidateName::Rag => Job::Chosen(choose::rag(bench)?),
-            CandidateName::Tuned => Job::Trained(tune::training(bench, choose::tuned(bench))?),
-            CandidateName::Hybrid => Job::Trained(tune::training(bench, choose::hybrid(bench))?),
-        })
+    let trained = |spec| Ok(Job::Trained(Box::new(tune::training(bench, spec)?)));
+    let job = |name: &CandidateName| match name {
+        CandidateName::Prompt => Ok(Job::Chosen(choose::prompt(bench))),
+        CandidateName::Rag => Ok(Job::Chosen(choose::rag(bench)?)),
+        CandidateName::Tuned => trained(choose::tuned(bench)),
+        CandidateName::Hybrid => trained(choose::hybrid(bench)),
     };
     Ok((wanted.iter().map(job).collect::<Result<_>>()?, skipped))
 }

@@ -1,10 +1,12 @@
 //! The speeds that the planner reckons with: measured in a few seconds on the model that will run, and kept in the cache
 //! folder for this machine, this model and this build of Assay.
 
+use std::collections::btree_map::Entry;
 use std::path::PathBuf;
 use std::time::{Instant, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
+use assay_eval::GeneralItem;
 use assay_model::{Adapter, Decoder, Module};
 use serde::{Deserialize, Serialize};
 
@@ -66,11 +68,11 @@ impl Wanted<'_> {
         }
         for (texts, checkpointing) in &self.trainings {
             let name = self.shape(*texts, *checkpointing);
-            if !known.training.contains_key(&name) {
+            if let Entry::Vacant(unknown) = known.training.entry(name) {
                 interrupt::check()?;
                 let rank = self.rank.context("a training without a rank")?;
                 let rate = bench::training(self.decoder, *texts, rank, *checkpointing, ROUNDS)?;
-                known.training.insert(name, rate);
+                unknown.insert(rate);
             }
         }
         // What was read here is nothing that will be asked.
@@ -138,10 +140,12 @@ fn speeds(decoder: &Decoder, adapter: Option<&Adapter>) -> Result<Speeds> {
     }
     let write_together_s = answers(decoder, adapter, TOGETHER as usize, 0, SHORTEST)?.1;
     let suite = assay_eval::general_suite();
-    let some = &suite[..SUITE.min(suite.len())];
+    // Its categories stand one behind the other, and differ in length.
+    let some: Vec<GeneralItem> =
+        suite.iter().step_by((suite.len() / SUITE).max(1)).cloned().collect();
     decoder.forget_prompts();
     let start = Instant::now();
-    evaluate::score(decoder, some, adapter)?;
+    evaluate::score(decoder, &some, adapter)?;
     let general_s = start.elapsed().as_secs_f64() * suite.len() as f64 / some.len() as f64;
     decoder.forget_prompts();
     Ok(Speeds { read_s, read_behind_s, write_s, write_together_s, general_s })

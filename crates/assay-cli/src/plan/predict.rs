@@ -258,6 +258,11 @@ pub(crate) struct Need<'a> {
     pub(crate) longest: usize,
 }
 
+/// Memory that blocks of keys and values take: the allocator rounds their sizes up, by an eighth at most.
+fn rounded(bytes: u64) -> u64 {
+    bytes / 8 * 9
+}
+
 /// Training rows as far as they decide memory.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Rows {
@@ -283,8 +288,9 @@ impl Need<'_> {
     /// Memory while it is built and while it answers: without keys and values, and what those would like to have.
     fn phases(&self, checkpointing: bool) -> [(u64, u64); 2] {
         let c = self.config;
-        let wanted =
-            |tokens: f64| ((tokens * c.cache_token_bytes() as f64) as u64).min(CACHE_BYTES);
+        let wanted = |tokens: f64| {
+            rounded(((tokens * c.cache_token_bytes() as f64) as u64).min(CACHE_BYTES))
+        };
         let (building, answering) = (wanted(self.kept_building), wanted(self.kept_answering));
         let read = self.held + c.reading_bytes(READ_ROWS, LOGIT_ROWS) as u64;
         let Some(rank) = self.rank else { return [(read, building), (read, answering)] };
@@ -309,7 +315,8 @@ impl Need<'_> {
     pub(crate) fn fit(&self, available: u64) -> Result<Fit, u64> {
         let smallest = SMALLEST_BATCH * (self.longest * self.config.cache_token_bytes()) as u64;
         let peak = |phases: [(u64, u64); 2], cache: u64| {
-            phases.map(|(base, wanted)| base + wanted.min(cache)).into_iter().max().unwrap_or(0)
+            let peaks = phases.map(|(base, wanted)| base + wanted.min(rounded(cache)));
+            peaks.into_iter().max().unwrap_or(0)
         };
         let ways: &[bool] = if self.pass.is_some() { &[false, true] } else { &[false] };
         let mut least = u64::MAX;
@@ -318,7 +325,7 @@ impl Need<'_> {
             least = least.min(peak(phases, smallest));
             if least <= available {
                 let short = phases.into_iter().filter(|(base, wanted)| base + wanted > available);
-                let spare = short.map(|(base, _)| available - base).min();
+                let spare = short.map(|(base, _)| (available - base) / 9 * 8).min();
                 let cache_bytes = spare.unwrap_or(CACHE_BYTES);
                 let memory_bytes = peak(phases, cache_bytes);
                 return Ok(Fit { memory_bytes, checkpointing, cache_bytes });
@@ -346,6 +353,13 @@ impl Need<'_> {
 /// Tokens whose keys and values there is room for once some answers are written.
 pub(crate) fn kept_tokens<'a>(answers: impl IntoIterator<Item = &'a Answers>) -> f64 {
     answers.into_iter().map(Answers::kept_tokens).sum()
+}
+
+/// Length of the answers of a model that was trained for so many steps: its warm-up leads from what the base model would
+/// write to what the rows teach.
+pub(crate) fn trained_length(base: f64, taught: f64, steps: usize, warmup_steps: usize) -> f64 {
+    let learned = (steps as f64 / warmup_steps.max(1) as f64).min(1.0);
+    base + (taught - base) * learned
 }
 
 /// Measured speeds by what they are of, as they are kept from run to run.
@@ -432,6 +446,14 @@ mod tests {
         let s = speeds();
         close(work.seconds(&s).build, 10.0 + 4.0 * s.read(0.0, 512.0));
         close(work.seconds(&s).total(), 16.0 + 4.0 * s.read(0.0, 512.0));
+    }
+
+    #[test]
+    fn answers_shorten_while_the_learning_rate_warms_up() {
+        for (steps, length) in [(0, 30.0), (10, 18.0), (20, 6.0), (500, 6.0)] {
+            assert_eq!(trained_length(30.0, 6.0, steps, 20), length);
+        }
+        assert_eq!(trained_length(30.0, 6.0, 1, 0), 6.0);
     }
 
     /// SmolLM2-135M.
