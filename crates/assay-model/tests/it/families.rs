@@ -313,6 +313,39 @@ fn gguf_and_folder_hold_the_same_model() {
     }
 }
 
+/// Assay answers with an adapter beside its base and merges none; others may, and then get the same.
+#[test]
+fn an_adapter_beside_its_base_equals_merged_weights() {
+    for family in ["llama", "mistral", "qwen2", "gemma3"] {
+        let decoder = open(family);
+        let adapter = tiny::adapter(&decoder, &Module::ALL, 11);
+        let path = folder(family).join("model.safetensors");
+        let mut merged = candle_core::safetensors::load(&path, &Device::Cpu).unwrap();
+        for tensor in merged.values_mut() {
+            *tensor = tensor.to_dtype(DType::F32).unwrap();
+        }
+        let rank = adapter.spec().rank;
+        for pair in adapter.pairs() {
+            let a = Tensor::from_slice(pair.a, (rank, pair.inputs), &Device::Cpu).unwrap();
+            let b = Tensor::from_slice(pair.b, (pair.outputs, rank), &Device::Cpu).unwrap();
+            let change = (b.matmul(&a).unwrap() * f64::from(adapter.scale())).unwrap();
+            let name = format!("{}.weight", pair.module.hf_path(pair.layer));
+            let weight = merged.get_mut(&name).unwrap();
+            *weight = (&*weight + change).unwrap();
+        }
+        let dir = copy(family);
+        let path = dir.path().join("model.safetensors");
+        candle_core::safetensors::save(&merged, &path).unwrap();
+        let merged = Decoder::open(dir.path(), Precision::F32).unwrap();
+        let ids: Vec<u32> = (0..30).map(|i| i * 9 % 300).collect();
+        let beside = decoder.logits(&ids, Some(&adapter)).unwrap();
+        let largest = beside.iter().fold(0f32, |m, v| m.max(v.abs()));
+        let difference = beside.iter().zip(merged.logits(&ids, None).unwrap());
+        let difference = difference.map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+        assert!(difference <= 1e-5 * largest, "{family}: {difference} of {largest}");
+    }
+}
+
 /// A copy of a folder to change.
 fn copy(family: &str) -> tempfile::TempDir {
     let copy = tempfile::tempdir().unwrap();

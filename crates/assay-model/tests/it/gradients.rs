@@ -1,6 +1,6 @@
 //! Gradients against finite differences and candle's autograd, and the laws that training rests on.
 
-use assay_model::{Adapter, Decoder, ModelError, Module, PackedBatch};
+use assay_model::{Adapter, Decoder, ModelError, Module, PackedBatch, Precision};
 
 use crate::oracle::{self, Stored};
 use crate::tiny::{Tiny, Values, batch, documents};
@@ -125,10 +125,13 @@ fn packed_equals_unpacked() {
 fn checkpointing_changes_no_bit() {
     let tiny = Tiny::new(true);
     let adapter = tiny.adapter(&Module::ALL, 4);
-    let (nll, plain) = gradients(&tiny.decoder, &adapter, &batch(), 7.0, false);
-    let (again, checkpointed) = gradients(&tiny.decoder, &adapter, &batch(), 7.0, true);
-    assert_eq!(nll, again);
-    assert_eq!(plain.parameters(), checkpointed.parameters());
+    for precision in [Precision::F32, Precision::Bf16] {
+        let decoder = Decoder::open(&tiny.path, precision).unwrap();
+        let (nll, plain) = gradients(&decoder, &adapter, &batch(), 7.0, false);
+        let (again, checkpointed) = gradients(&decoder, &adapter, &batch(), 7.0, true);
+        assert_eq!(nll, again, "{precision:?}");
+        assert_eq!(plain.parameters(), checkpointed.parameters(), "{precision:?}");
+    }
 }
 
 #[test]

@@ -46,13 +46,31 @@ struct Row {
     end: usize,
 }
 
-/// `tests/golden/trace.py` made the trace with PyTorch and PEFT.
+/// `tests/golden/trace.py` made the trace with PyTorch and PEFT, in f32.
 ///
 /// PyTorch's f32 cross-entropy lies 1.0e-5 below that of its own logits in f64 at the first step:
 /// residuals of that size are no fault of ours.
 #[test]
 fn fifty_steps_follow_pytorch() {
     let Some(d) = open(Precision::F32) else { return };
+    for residuals in trace_residuals(&d) {
+        assert!(residuals.max <= 1e-4, "{residuals:?}");
+        assert!(residuals.mean().abs() <= 1e-5, "one-sided: {residuals:?}");
+    }
+}
+
+/// The path that users train on, against the same trace in f32.
+#[test]
+fn fifty_steps_in_bf16_follow_pytorch_in_f32() {
+    let Some(d) = open(Precision::Bf16) else { return };
+    let [loss, norm] = trace_residuals(&d);
+    // Three times what was measured.
+    assert!(loss.max <= 0.08 && loss.mean_size() <= 0.017, "{loss:?}");
+    assert!(norm.max <= 0.18 && norm.mean_size() <= 0.027, "{norm:?}");
+}
+
+/// Training as the trace does: how far loss and gradient norm, the latter relative, lie from it.
+fn trace_residuals(d: &Decoder) -> [Residuals; 2] {
     let trace: Trace = serde_json::from_str(include_str!("../golden/trace.json")).unwrap();
     let s = &trace.settings;
     let rows: Vec<TrainRow> = trace
@@ -67,7 +85,7 @@ fn fifty_steps_follow_pytorch() {
             row(1, &turns)
         })
         .collect();
-    let rows = prepare(&d, &rows, 64, BadRows::Refuse).unwrap().examples;
+    let rows = prepare(d, &rows, 64, BadRows::Refuse).unwrap().examples;
     for (ours, theirs) in rows.iter().zip(&trace.rows) {
         assert_eq!(ours.tokens, theirs.tokens);
         let mask: Vec<bool> =
@@ -84,28 +102,26 @@ fn fifty_steps_follow_pytorch() {
         weight_decay: s.weight_decay,
         ..SftConfig::default()
     };
-    let mut learner = Learner::new(config.untrained(&d));
+    let mut learner = Learner::new(config.untrained(d));
     let (mut loss, mut norm) = (Residuals::default(), Residuals::default());
     for step in 0..s.steps {
         let batch: Vec<&Example> =
             (0..s.batch).map(|i| &rows[(step * s.batch + i) % rows.len()]).collect();
         let rate = s.rate * config.schedule.factor(step, s.warmup, s.steps);
         assert!((rate - trace.rates[step]).abs() < 1e-12);
-        let report = learner.step(&d, &batch, &config, rate).unwrap();
+        let report = learner.step(d, &batch, &config, rate).unwrap();
         loss.push(report.loss() - trace.losses[step]);
         norm.push((report.grad_norm - trace.grad_norms[step]) / trace.grad_norms[step]);
     }
-    eprintln!("trace: loss {loss:?}, relative gradient norm {norm:?}");
-    for residuals in [loss, norm] {
-        assert!(residuals.max <= 1e-4, "{residuals:?}");
-        assert!((residuals.sum / residuals.n).abs() <= 1e-5, "one-sided: {residuals:?}");
-    }
+    eprintln!("trace: loss {loss}, relative gradient norm {norm}");
+    [loss, norm]
 }
 
 #[derive(Debug, Default)]
 struct Residuals {
     max: f64,
     sum: f64,
+    sizes: f64,
     n: f64,
 }
 
@@ -113,7 +129,23 @@ impl Residuals {
     fn push(&mut self, residual: f64) {
         self.max = self.max.max(residual.abs());
         self.sum += residual;
+        self.sizes += residual.abs();
         self.n += 1.0;
+    }
+
+    fn mean(&self) -> f64 {
+        self.sum / self.n
+    }
+
+    fn mean_size(&self) -> f64 {
+        self.sizes / self.n
+    }
+}
+
+impl std::fmt::Display for Residuals {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (max, size, mean) = (self.max, self.mean_size(), self.mean());
+        write!(f, "max {max:.1e}, mean size {size:.1e}, mean {mean:.1e}")
     }
 }
 

@@ -1,6 +1,8 @@
 //! Steps, epochs, and the choice among them.
 
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::ControlFlow;
+use std::process::Command;
 
 use assay_model::{Adapter, Decoder};
 use assay_train::{
@@ -120,6 +122,31 @@ fn the_same_seed_gives_the_same_bits_another_one_does_not() {
     assert_eq!(first.adapter.parameters(), again.adapter.parameters());
     let other = train(&d, &SftConfig { seed: 6, ..config() }, &rows);
     assert_ne!(first.history, other.history);
+}
+
+/// Run in processes of its own by [`two_processes_train_the_same_bits`].
+#[test]
+#[ignore = "prints what `two_processes_train_the_same_bits` compares"]
+#[expect(clippy::print_stdout, reason = "its output is read by the test that starts it")]
+fn print_trained_bits() {
+    let d = tiny();
+    let trained = train(&d, &config(), &rows(&d));
+    let mut hasher = DefaultHasher::new();
+    trained.adapter.parameters().iter().for_each(|v| v.to_bits().hash(&mut hasher));
+    println!("bits {:x}", hasher.finish());
+}
+
+#[test]
+fn two_processes_train_the_same_bits() {
+    let run = || {
+        let output = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "training::print_trained_bits", "--ignored", "--nocapture"])
+            .output()
+            .unwrap();
+        let text = String::from_utf8(output.stdout).unwrap();
+        text.lines().find_map(|l| l.split_once("bits ").map(|(_, b)| b.to_owned())).unwrap()
+    };
+    assert_eq!(run(), run());
 }
 
 #[test]
