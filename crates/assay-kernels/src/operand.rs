@@ -424,9 +424,9 @@ mod bf16 {
                     pairs[i] = _mm512_castsi512_ps(round(first, second));
                 }
                 transpose(&mut pairs);
-                for i in 0..LANES {
+                for (i, pairs) in pairs.into_iter().enumerate() {
                     let at = ((block / LANES) * steps + s) * TILE + i * STEP;
-                    store(_mm512_castps_si512(pairs[i]), &mut out[at..]);
+                    store(_mm512_castps_si512(pairs), &mut out[at..]);
                 }
             }
         }

@@ -177,7 +177,7 @@ impl Decoder {
         &self,
         texts: &mut [(&mut Cache, &[u32])],
         adapter: Option<&PackedAdapter>,
-        mut then: Option<&mut dyn FnMut(&[f32], &[Piece])>,
+        mut then: Option<&mut SeePass<'_>>,
     ) {
         let mut offsets = vec![0; texts.len()];
         loop {
@@ -228,6 +228,9 @@ impl Decoder {
         }
     }
 }
+
+/// What sees the residual stream of a pass, and the pieces that it holds.
+type SeePass<'a> = dyn FnMut(&[f32], &[Piece]) + 'a;
 
 /// A part of a text that was read in one pass.
 struct Piece {
