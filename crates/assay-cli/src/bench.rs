@@ -11,6 +11,7 @@ use assay_model::{Adapter, Decoder, Encoder, GenerateRequest, Module, PackedBatc
 use clap::{Args, ValueEnum};
 use serde::{Deserialize, Serialize};
 
+use crate::config::EmbedderPrecision;
 use crate::machine::{self, Machine};
 use crate::model;
 
@@ -22,6 +23,9 @@ pub(crate) struct BenchArgs {
     /// Embedding model.
     #[arg(long, default_value = "all-minilm-l6-v2")]
     embedder: String,
+    /// How its weights are held.
+    #[arg(long, value_enum, default_value_t)]
+    embedder_precision: EmbedderPrecision,
     /// Measures only this.
     #[arg(long, value_enum)]
     only: Option<Part>,
@@ -47,6 +51,7 @@ enum Part {
 struct Figures {
     model: String,
     embedder: String,
+    embedder_precision: EmbedderPrecision,
     threads: usize,
     kernel_path: String,
     rounds: usize,
@@ -72,6 +77,7 @@ pub(crate) fn bench(args: &BenchArgs) -> Result<ExitCode> {
     let mut figures = Figures {
         model: args.model.clone(),
         embedder: args.embedder.clone(),
+        embedder_precision: args.embedder_precision,
         threads: machine.threads,
         kernel_path: machine.kernel_path.to_owned(),
         rounds: args.rounds,
@@ -259,7 +265,7 @@ fn embed(args: &BenchArgs, figures: &mut Figures) -> Result<()> {
         "light",
     ];
     let found = model::resolve(&args.embedder)?;
-    let encoder = Encoder::open(&found.path, Precision::Bf16)?;
+    let encoder = Encoder::open(&found.path, args.embedder_precision.into())?;
     let documents: Vec<String> = (0..128usize)
         .map(|i| {
             let words = 54 + i * 37 % 65;

@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
+use assay_model::EncoderPrecision;
 use assay_types::Task;
+use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
 /// Name of the project file.
@@ -101,6 +103,26 @@ macro_rules! section {
     };
 }
 
+/// How the embedder's weights are held.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum EmbedderPrecision {
+    F32,
+    Bf16,
+    #[default]
+    Int8,
+}
+
+impl From<EmbedderPrecision> for EncoderPrecision {
+    fn from(precision: EmbedderPrecision) -> EncoderPrecision {
+        match precision {
+            EmbedderPrecision::F32 => EncoderPrecision::F32,
+            EmbedderPrecision::Bf16 => EncoderPrecision::Bf16,
+            EmbedderPrecision::Int8 => EncoderPrecision::Int8,
+        }
+    }
+}
+
 section!(Data {
     documents: PathBuf = "docs".into(),
     train: PathBuf = "data/train.jsonl".into(),
@@ -113,6 +135,7 @@ section!(Data {
 section!(Model {
     base: String = "smollm2-135m-instruct".into(),
     embedder: String = "all-minilm-l6-v2".into(),
+    embedder_precision: EmbedderPrecision = EmbedderPrecision::default(),
     /// Put before what is searched for; without one, the prompt that the embedder's files name.
     query_prefix: Option<String> = None,
     /// The same before documents.

@@ -84,6 +84,7 @@ task = "{task}"                      # qa | classify | extract | generate
 # base = "smollm2-135m-instruct"   # catalog name, hf:org/repo/file.gguf, a path,
                                    # or a server: openai:MODEL@http://127.0.0.1:8000/v1
 # embedder = "all-minilm-l6-v2"
+# embedder_precision = "int8"      # or bf16, f32: slower, and hardly better
 # query_prefix = "query: "         # else as the embedder's own files say; E5 needs both
 # document_prefix = "passage: "
 

@@ -64,6 +64,11 @@ pub(crate) fn peak_memory() -> Option<u64> {
     own_memory("VmHWM:")
 }
 
+/// Makes [`peak_memory`] count anew from what is held now, where the system lets it (Linux).
+pub(crate) fn restart_peak() {
+    let _ = fs_err::write("/proc/self/clear_refs", "5");
+}
+
 /// Memory that this process holds, where the system tells (Linux).
 pub(crate) fn held_memory() -> Option<u64> {
     own_memory("VmRSS:")

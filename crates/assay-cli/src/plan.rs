@@ -16,7 +16,7 @@ use assay_remote::RemoteSpec;
 use assay_store::{StepKey, Store};
 use assay_train::{PassSize, Trainer};
 use assay_types::Item;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::bench::Texts;
 use crate::config::Loaded;
@@ -25,14 +25,14 @@ use crate::machine::{self, Machine};
 use crate::run::{Bench, Job, decide, evaluate, tune};
 use crate::ui::Ui;
 use calibrate::Wanted;
-pub(crate) use predict::Fit;
-use predict::{Answers, Need, Prompts, Rows, Seconds, Training, Work, kept_tokens, trained_length};
+use predict::{Answers, Need, Prompts, Rows, Training, Work, kept_tokens, trained_length};
+pub(crate) use predict::{Fit, Seconds};
 
 /// Prompts that are made to count their tokens.
 const SAMPLE: usize = 32;
-/// Dev items that the base model answers to learn how long its answers are: nobody knows beforehand when a model that was
-/// not trained for the task will stop.
-const PILOT: usize = 6;
+/// Dev items that the base model answers to learn how long its answers are, and which variant it is likely to be best
+/// with: nobody knows beforehand when a model that was not trained for the task will stop.
+const PILOT: usize = 12;
 /// What a process holds beside the weights: program, tokenizer, embedder.
 const BESIDE_WEIGHTS: u64 = 150_000_000;
 
@@ -89,17 +89,81 @@ pub(crate) fn plan(loaded: &Loaded, json: bool, anew: bool) -> Result<ExitCode> 
 ///
 /// # Errors
 /// If a candidate cannot fit.
-pub(crate) fn before_run(bench: &Bench<'_>, jobs: &[Job], room: &Room) -> Result<Vec<Fit>> {
+pub(crate) fn before_run(bench: &Bench<'_>, jobs: &[Job], room: &Room) -> Result<Forecast> {
     let counted = count(bench, jobs)?;
     let fits = fits(bench, jobs, &counted, room)?;
+    let mut told = None;
     match predict(bench, jobs, counted, &fits, room, false) {
-        Ok(Some(plan)) if plan.total_s > 0.0 => bench.ui.note(plan.render().trim_end()),
+        Ok(Some(plan)) if plan.total_s > 0.0 => {
+            bench.ui.note(plan.render().trim_end());
+            told = Some(plan);
+        }
         Ok(_) => {}
         Err(e) if e.is::<Interrupted>() => return Err(e),
         // A run is worth as much without a forecast.
         Err(e) => bench.ui.note(&format!("warning: time cannot be predicted: {e:#}")),
     }
-    Ok(fits)
+    Ok(Forecast { fits, plan: told })
+}
+
+/// What was said before a run.
+pub(crate) struct Forecast {
+    /// How each job is fitted into memory; empty where the model is elsewhere.
+    pub(crate) fits: Vec<Fit>,
+    plan: Option<Plan>,
+}
+
+/// What a candidate took, or the base model (no name).
+pub(crate) struct Taken {
+    pub(crate) name: Option<String>,
+    pub(crate) seconds: Seconds,
+    /// Most memory at once, where the system tells.
+    pub(crate) memory_bytes: Option<u64>,
+}
+
+impl Forecast {
+    /// The same table with what was measured, beside the forecast, so that nobody has to believe it; `None` if there was
+    /// nothing to foretell.
+    pub(crate) fn against(&self, taken: &[Taken]) -> Option<String> {
+        let plan = self.plan.as_ref()?;
+        let mut out = format!(
+            "{:<10} {:>9} {:>9} {:>9} {:>9} {:>9} {:>15}\n",
+            "took", "build", "test", "general", "total", "memory", "predicted"
+        );
+        let time = |s: f64| if s == 0.0 { "-".to_owned() } else { duration(s) };
+        let mut line = |name: &str, s: Seconds, memory: Option<u64>, told: (f64, Option<u64>)| {
+            let (build, test, general) = (time(s.build), time(s.answers), time(s.general));
+            let size = |bytes: Option<u64>| bytes.map_or(String::new(), machine::size);
+            let told = format!("{}, {}", time(told.0), size(told.1));
+            let (total, memory) = (time(s.total()), size(memory));
+            let told = told.trim_end_matches(", ");
+            out += &format!(
+                "{name:<10} {build:>9} {test:>9} {general:>9} {total:>9} {memory:>9} {told:>15}\n"
+            );
+        };
+        let mut sum = Seconds::default();
+        for Taken { name, seconds, memory_bytes } in taken {
+            let told = match name {
+                None if plan.base.total() > 0.0 => (plan.base.total(), None),
+                None => continue,
+                Some(name) => match plan.candidates.iter().find(|c| c.name == *name && !c.done) {
+                    Some(c) => (c.seconds.total(), Some(c.fit.memory_bytes)),
+                    None => continue,
+                },
+            };
+            let memory = memory_bytes.filter(|_| name.is_some());
+            line(name.as_deref().unwrap_or("base"), *seconds, memory, told);
+            sum = Seconds {
+                build: sum.build + seconds.build,
+                answers: sum.answers + seconds.answers,
+                general: sum.general + seconds.general,
+            };
+        }
+        let peak = taken.iter().filter_map(|t| t.memory_bytes).max();
+        let told = plan.candidates.iter().map(|c| c.fit.memory_bytes).max();
+        line("all", sum, peak, (plan.total_s, told));
+        Some(out)
+    }
 }
 
 /// Memory that a run may take, in bytes.
@@ -405,23 +469,28 @@ impl Counted {
         }
         match job {
             Job::Chosen(variants) => {
-                let lengths = match variants.chosen(bench)? {
+                let pilots = match variants.chosen(bench)? {
                     Some(choice) => vec![pilot(bench, &choice.spec)?],
                     None => {
                         let specs = variants.specs.iter();
-                        specs.map(|(_, spec)| pilot(bench, spec)).collect::<Result<_>>()?
+                        specs.map(|(_, spec)| pilot(bench, spec)).collect::<Result<Vec<_>>>()?
                     }
                 };
                 for of in [&mut self.choosing, &mut self.answering] {
-                    of.iter_mut().zip(&lengths).for_each(|(answers, length)| answers.new = *length);
+                    of.iter_mut().zip(&pilots).for_each(|(answers, p)| answers.new = p.length);
                 }
+                // Of equals the first, as when it is chosen.
+                let likely = (0..pilots.len())
+                    .rev()
+                    .max_by(|a, b| pilots[*a].mean.total_cmp(&pilots[*b].mean));
+                self.answering = likely.into_iter().map(|i| self.answering[i]).collect();
             }
             Job::Trained(training) => {
                 let config = &training.config;
                 let steps = config.epochs * bench.data.train.len().div_ceil(config.batch_size);
                 let taught = taught_length(bench, training)?;
                 let warm = steps >= config.warmup_steps;
-                let base = if warm { taught } else { pilot(bench, &training.spec)? };
+                let base = if warm { taught } else { pilot(bench, &training.spec)?.length };
                 let length = trained_length(base, taught, steps, config.warmup_steps);
                 let all = self.answering.iter_mut().chain(&mut self.probe);
                 all.for_each(|answers| answers.new = length.min(answers.new));
@@ -492,26 +561,36 @@ fn prompts(bench: &Bench<'_>, spec: &CandidateSpec, items: &[Item]) -> Result<Pr
     Ok(Prompts::of(&made, new, ms / 1e3 / made.len().max(1) as f64))
 }
 
-/// Mean length of a few answers of the base model; filed like every other step.
-fn pilot(bench: &Bench<'_>, spec: &CandidateSpec) -> Result<f64> {
+/// What a few answers of the base model say.
+#[derive(Clone, Copy, Serialize, Deserialize)]
+struct Pilot {
+    /// Tokens of an answer, on average.
+    length: f64,
+    /// Mean of the primary metric, the choice's own; less than any if an item could not be answered.
+    mean: f64,
+}
+
+/// Answers of the base model to the first dev items; filed like every other step.
+fn pilot(bench: &Bench<'_>, spec: &CandidateSpec) -> Result<Pilot> {
     interrupt::check()?;
     let items = &bench.dev_probe()[..PILOT.min(bench.dev_probe().len())];
-    let key = StepKey::new("pilot", 1)
+    let key = StepKey::new("pilot", 2)
         .input("base", &bench.base_hash)
         .input("context", &bench.context_hash)
         .setting("spec", spec)
         .setting("items", items)
         .finish();
-    if let Some(length) = bench.store.get(&key)? {
-        return Ok(length);
+    if let Some(pilot) = bench.store.get(&key)? {
+        return Ok(pilot);
     }
     let candidate = bench.candidate(spec.clone(), None)?;
     let requests: Vec<_> = items.iter().map(|item| Request::new(&item.input)).collect();
     let outputs = candidate.answer_batch(&requests)?;
     let lengths = outputs.iter().flatten().filter_map(|o| Some(o.usage?.output_tokens));
     let length = mean(lengths).unwrap_or(bench.config.max_new_tokens() as f64);
-    bench.store.put(&key, &length)?;
-    Ok(length)
+    let pilot = Pilot { length, mean: bench.mean_of(items, outputs).unwrap_or(-1.0) };
+    bench.store.put(&key, &pilot)?;
+    Ok(pilot)
 }
 
 impl Plan {
@@ -583,12 +662,12 @@ impl Plan {
     }
 }
 
-/// `4 s`, `12 min`, `3.5 h`.
+/// `4.0 s`, `45 s`, `12.3 min`, `3.5 h`.
 fn duration(seconds: f64) -> String {
     match seconds {
         s if s < 9.95 => format!("{s:.1} s"),
         s if s < 120.0 => format!("{s:.0} s"),
-        s if s < 5_400.0 => format!("{:.0} min", s / 60.0),
+        s if s < 5_400.0 => format!("{:.1} min", s / 60.0),
         s => format!("{:.1} h", s / 3_600.0),
     }
 }
@@ -600,7 +679,7 @@ mod tests {
     #[test]
     fn durations_are_said_as_people_do() {
         for (s, text) in
-            [(0.04, "0.0 s"), (9.94, "9.9 s"), (45.2, "45 s"), (300.0, "5 min"), (7_200.0, "2.0 h")]
+            [(0.04, "0.0 s"), (9.94, "9.9 s"), (45.2, "45 s"), (300.0, "5.0 min"), (7_200.0, "2.0 h")]
         {
             assert_eq!(duration(s), text);
         }

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Instant;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use assay_candidate::{
@@ -29,10 +30,10 @@ use serde_json::Value;
 use crate::base::{self, Base, Patience};
 use crate::config::{CandidateName, Config, Loaded};
 use crate::interrupt::Interrupted;
-use crate::plan::{self, Room};
+use crate::plan::{self, Room, Seconds, Taken};
 use crate::project::{self, Data};
 use crate::ui::Ui;
-use crate::{check, interrupt};
+use crate::{check, interrupt, machine};
 
 /// Everything that the steps of a run share.
 pub(crate) struct Bench<'a> {
@@ -92,14 +93,21 @@ pub(crate) fn run(loaded: &Loaded) -> Result<ExitCode> {
     let room = Room::look(loaded)?;
     let Some(bench) = prepare(loaded, &ui, store, &room)? else { return Ok(ExitCode::from(1)) };
     let (jobs, skipped) = jobs(&bench)?;
-    let fits = plan::before_run(&bench, &jobs, &room)?;
+    let forecast = plan::before_run(&bench, &jobs, &room)?;
+    let fits = &forecast.fits;
 
+    let mut taken = Vec::new();
+    let began = Instant::now();
     let base_general = match &bench.generator {
         Generator::Local(_) => Some(evaluate::general(&bench, "base", None)?),
         Generator::Remote(_) => None,
     };
+    let seconds = Seconds { general: began.elapsed().as_secs_f64(), ..Seconds::default() };
+    taken.push(Taken { name: None, seconds, memory_bytes: None });
     let mut measured = Vec::new();
     for (i, job) in jobs.iter().enumerate() {
+        machine::restart_peak();
+        let mut stage = Stopwatch(Instant::now());
         if let (Generator::Local(decoder), Some(fit)) = (&bench.generator, fits.get(i)) {
             decoder.set_cache_bytes(usize::try_from(fit.cache_bytes)?);
         }
@@ -122,17 +130,37 @@ pub(crate) fn run(loaded: &Loaded) -> Result<ExitCode> {
                 (spec, Some(tuned.adapter), Some(tuned.summary), notes)
             }
         };
+        let build = stage.lap_s();
         let general = match (&adapter, &spec.adapter) {
             (Some(adapter), Some(folder)) => {
                 Some(evaluate::general(&bench, &spec.name, Some((adapter, folder)))?)
             }
             _ => base_general.clone(),
         };
+        let general_s = if adapter.is_some() { stage.lap_s() } else { 0.0 };
         let candidate = bench.candidate(spec.clone(), adapter)?;
         let answers = evaluate::answers(&bench, &candidate)?;
+        taken.push(Taken {
+            name: Some(spec.name.clone()),
+            seconds: Seconds { build, answers: stage.lap_s(), general: general_s },
+            memory_bytes: machine::peak_memory(),
+        });
         measured.push(Measured { spec, answers, training, general, notes });
     }
+    if let Some(table) = forecast.against(&taken) {
+        ui.note(table.trim_end());
+    }
     decide::decide(&bench, &measured, skipped, base_general.as_deref())
+}
+
+/// The time since the last look at it.
+struct Stopwatch(Instant);
+
+impl Stopwatch {
+    fn lap_s(&mut self) -> f64 {
+        let now = Instant::now();
+        (now - std::mem::replace(&mut self.0, now)).as_secs_f64()
+    }
 }
 
 /// How the wanted candidates are built, and which cannot be.
@@ -198,7 +226,8 @@ pub(crate) fn prepare<'a>(
     };
     let model = &config.model;
     let prefixes = (model.query_prefix.as_deref(), model.document_prefix.as_deref());
-    let embedder = release::open_embedder(&model.embedder, prefixes.0, prefixes.1)?;
+    let precision = model.embedder_precision;
+    let embedder = release::open_embedder(&model.embedder, precision, prefixes.0, prefixes.1)?;
     let index = ingest(loaded, ui, embedder.clone())?;
     if index.is_none() && config.project.task == Task::Qa {
         bail!("{}: no document could be used", loaded.path(&config.data.documents).display());
@@ -456,7 +485,15 @@ impl Bench<'_> {
     pub(crate) fn mean_on(&self, candidate: &Candidate, items: &[Item]) -> Result<f64> {
         let requests: Vec<_> =
             items.iter().map(|i| assay_candidate::Request::new(&i.input)).collect();
-        let outputs = candidate.answer_batch(&requests)?;
+        self.mean_of(items, candidate.answer_batch(&requests)?)
+    }
+
+    /// The same of answers that are there.
+    pub(crate) fn mean_of(
+        &self,
+        items: &[Item],
+        outputs: Vec<Result<Output, CandidateError>>,
+    ) -> Result<f64> {
         let metric = self.config.metric();
         let mut sum = 0.0;
         for (item, output) in items.iter().zip(outputs) {

@@ -1,7 +1,7 @@
 //! Ranking quality on judged sets: BM25, vectors, and ways to fuse them.
 //!
 //!     cargo run --release -p assay-index --example retrieval_quality -- \
-//!         --model <folder of all-minilm-l6-v2> --data <folder of the sets> [--state <folder>] [set …]
+//!         --model <folder of all-minilm-l6-v2> --data <folder of the sets> [--state <folder>] [--precision f32|bf16|int8] [set …]
 //!
 //! A set is a folder with `corpus.jsonl.gz`, `queries.jsonl` and `qrels.tsv`. Each document becomes a Markdown
 //! file that is ingested as a user's would be; a document counts with its best chunk. Vectors are kept in
@@ -18,7 +18,7 @@ use std::sync::Arc;
 use anyhow::{Context as _, Result, bail};
 use assay_eval::{Grades, ndcg_at, rank_documents, recall_at, reciprocal_rank};
 use assay_index::{Embed, EmbedError, Hit, Index, IndexConfig, SearchMode};
-use assay_model::{Encoder, Precision};
+use assay_model::{Encoder, EncoderPrecision};
 use fs_err as fs;
 
 const SETS: &[&str] = &["cranfield", "cisi", "cacm", "vaswani", "scifact", "xquad"];
@@ -48,6 +48,7 @@ impl Embed for Embedder {
 
 fn main() -> Result<()> {
     let (mut model, mut data, mut state) = (None, None, None);
+    let mut precision = EncoderPrecision::F32;
     let mut sets: Vec<String> = Vec::new();
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
@@ -56,6 +57,14 @@ fn main() -> Result<()> {
             "--model" => model = Some(value()?),
             "--data" => data = Some(value()?),
             "--state" => state = Some(value()?),
+            "--precision" => {
+                precision = match value()?.to_str() {
+                    Some("f32") => EncoderPrecision::F32,
+                    Some("bf16") => EncoderPrecision::Bf16,
+                    Some("int8") => EncoderPrecision::Int8,
+                    _ => bail!("--precision is f32, bf16 or int8"),
+                }
+            }
             _ => sets.push(arg),
         }
     }
@@ -64,7 +73,7 @@ fn main() -> Result<()> {
     if sets.is_empty() {
         sets = SETS.iter().map(|s| (*s).to_owned()).collect();
     }
-    let embedder: Arc<dyn Embed> = Arc::new(Embedder(Encoder::open(&model, Precision::F32)?));
+    let embedder: Arc<dyn Embed> = Arc::new(Embedder(Encoder::open(&model, precision)?));
     for set in sets {
         measure(&set, &data.join(&set), &state.join(&set), embedder.clone())?;
     }

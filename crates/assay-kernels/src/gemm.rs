@@ -317,9 +317,9 @@ impl Rows {
 }
 
 /// Part of the output of a packed product.
-struct Block {
-    rows: std::ops::Range<usize>,
-    panels: std::ops::Range<usize>,
+pub(crate) struct Block {
+    pub(crate) rows: std::ops::Range<usize>,
+    pub(crate) panels: std::ops::Range<usize>,
 }
 
 /// A pointer that tasks share; each writes its own block.
@@ -348,7 +348,7 @@ impl<T> Shared<T> {
 
 /// Splits `m` rows and `panels` columns of panels into blocks of enough work. `panel_work` is the
 /// multiply-adds of one row and one panel.
-fn blocks(m: usize, panels: usize, panel_work: usize, granule: usize) -> Vec<Block> {
+pub(crate) fn blocks(m: usize, panels: usize, panel_work: usize, granule: usize) -> Vec<Block> {
     if panels == 0 {
         return Vec::new();
     }

@@ -33,6 +33,7 @@ mod attention;
 mod bf16;
 mod dispatch;
 mod gemm;
+mod int8;
 mod loss;
 mod norm;
 mod operand;
@@ -58,6 +59,7 @@ pub use attention::{
 pub use dispatch::{Path, with_path};
 pub use dispatch::{UnknownKernels, dispatch, forced, supported};
 pub use gemm::{Linear, LowRank, dot, gemm, linear, matmul, matmul_add};
+pub use int8::{Int8Linear, Int8Matrix, linear_int8};
 pub use loss::{linear_cross_entropy, linear_nll};
 pub use norm::{layer_norm, rms_norm, rms_norm_backward};
 pub use optim::{AdamW, adamw_step, sum_of_squares};

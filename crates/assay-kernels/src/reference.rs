@@ -343,3 +343,27 @@ pub fn quantised_inputs(x: &[f32], cols: usize) -> Vec<f32> {
     }
     rounded
 }
+
+/// Inputs in 256 steps of each row, weights in 255 of each of theirs.
+pub fn linear_int8(x: &[f32], m: usize, w: &[f32], n: usize, bias: &[f32]) -> Vec<f32> {
+    let k = w.len() / n;
+    let mut out = Vec::with_capacity(m * n);
+    for i in 0..m {
+        let row = &x[i * k..][..k];
+        let low = row.iter().fold(0.0f32, |a, &v| a.min(v));
+        let high = row.iter().fold(0.0f32, |a, &v| a.max(v));
+        let inverse = if high > low { 255.0 / (high - low) } else { 0.0 };
+        let zero = (-low * inverse).round_ties_even() as i32;
+        let q = |v: f32| ((v * inverse).round_ties_even() as i32 + zero).min(255);
+        for j in 0..n {
+            let w = &w[j * k..][..k];
+            let largest = w.iter().fold(0.0f32, |a, v| a.max(v.abs()));
+            let inverse = if largest > 0.0 { 127.0 / largest } else { 0.0 };
+            let r = |v: f32| (v * inverse).round_ties_even() as i32;
+            let sum: i32 = row.iter().zip(w).map(|(&x, &w)| (q(x) - zero) * r(w)).sum();
+            let scale = (high - low) / 255.0 * (largest / 127.0);
+            out.push(sum as f32 * scale + bias[j]);
+        }
+    }
+    out
+}

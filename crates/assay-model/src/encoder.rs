@@ -6,9 +6,9 @@
 //! [`CrossEncoder`] scores pairs of texts with the same transformers.
 //!
 //! ```no_run
-//! use assay_model::{Encoder, Precision};
+//! use assay_model::{Encoder, EncoderPrecision};
 //!
-//! let encoder = Encoder::open("models/all-minilm-l6-v2".as_ref(), Precision::Bf16)?;
+//! let encoder = Encoder::open("models/all-minilm-l6-v2".as_ref(), EncoderPrecision::Int8)?;
 //! let vectors = encoder.embed(&["Hold the button for ten seconds.", "The valve is shut."])?;
 //! let query = encoder.embed_queries(&["How do I reset the sensor?"])?.remove(0);
 //! assert_eq!((vectors.len(), query.len()), (2, encoder.dims()));
@@ -27,7 +27,6 @@ mod weights;
 
 use std::path::Path;
 
-use assay_kernels::Precision;
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 
@@ -43,6 +42,19 @@ pub use cross::CrossEncoder;
 pub use error::EncoderError;
 pub use modules::Prefixes;
 
+/// How an encoder's weights are held, and what they are multiplied with. Sums are `f32`, and so is what lies
+/// between two products.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EncoderPrecision {
+    /// 32-bit floats throughout.
+    F32,
+    /// bfloat16, attention included.
+    Bf16,
+    /// Integers of eight bits with a scale per output, and inputs likewise with a scale per token; attention in
+    /// bfloat16. The fastest without AMX; `docs/performance.md` says what it costs in quality.
+    Int8,
+}
+
 /// A sentence encoder in memory. Cheap to share between threads, costly to open.
 pub struct Encoder {
     tokenizer: TextTokenizer,
@@ -51,6 +63,7 @@ pub struct Encoder {
     modules: Modules,
     prefixes: Prefixes,
     files_hash: String,
+    precision: EncoderPrecision,
     hash: String,
 }
 
@@ -60,11 +73,9 @@ impl Encoder {
     /// (for a limit that the former does not set) and the prompts of `config_sentence_transformers.json`. A
     /// folder without modules is pooled by the mean and not normalised, as that library does.
     ///
-    /// `precision` is that of the packed weights; activations between them are `f32`.
-    ///
     /// # Errors
     /// See [`EncoderError`]; anything the folder asks for and this encoder does not do is refused.
-    pub fn open(dir: &Path, precision: Precision) -> Result<Self, EncoderError> {
+    pub fn open(dir: &Path, precision: EncoderPrecision) -> Result<Self, EncoderError> {
         let mut files = Files::new(dir);
         let config = Config::read(&mut files)?;
         let modules = Modules::read(&mut files, config.hidden)?;
@@ -82,6 +93,7 @@ impl Encoder {
             prefixes: Prefixes::default(),
             hash: files_hash.clone(),
             files_hash,
+            precision,
         };
         Ok(encoder.with_prefixes(prefixes))
     }
@@ -91,12 +103,7 @@ impl Encoder {
     /// queries.
     #[must_use]
     pub fn with_prefixes(mut self, prefixes: Prefixes) -> Self {
-        self.hash = if prefixes == Prefixes::default() {
-            self.files_hash.clone()
-        } else {
-            let Prefixes { query, document } = &prefixes;
-            hex(Sha256::digest(format!("{} {query:?} {document:?}", self.files_hash)))
-        };
+        self.hash = named_hash(&self.files_hash, self.precision, &prefixes);
         self.prefixes = prefixes;
         self
     }
@@ -150,9 +157,15 @@ impl Encoder {
         self.tokenizer.max_tokens
     }
 
-    /// Lower-case hexadecimal sha256 of the configuration, the tokenizer, the weights and the prefixes: two
-    /// encoders with the same hash and precision give the same vectors.
+    /// Lower-case hexadecimal sha256 of the configuration, the tokenizer, the weights, their precision and the
+    /// prefixes: two encoders with the same hash give the same vectors.
     pub fn hash(&self) -> &str {
         &self.hash
     }
+}
+
+/// The hash of a model's files with what else decides its results.
+fn named_hash(files: &str, precision: EncoderPrecision, prefixes: &Prefixes) -> String {
+    let Prefixes { query, document } = prefixes;
+    hex(Sha256::digest(format!("{files} {precision:?} {query:?} {document:?}")))
 }

@@ -54,7 +54,7 @@ pub use decoder::{
     Continuation, Decoder, Form, GenerateRequest, Generation, LogLikelihood, Sampling,
     TokenLogProbs,
 };
-pub use encoder::{CrossEncoder, Encoder, EncoderError, Prefixes};
+pub use encoder::{CrossEncoder, Encoder, EncoderError, EncoderPrecision, Prefixes};
 pub use error::ModelError;
 pub use fetch::{
     Attempt, FetchConfig, FetchError, Progress, ResolvedModel, SourceError, resolve, resolve_entry,

@@ -10,13 +10,13 @@ use assay_candidate::{
     Shot,
 };
 use assay_index::{Embed, Index};
-use assay_model::{Adapter, Encoder, Precision, Prefixes};
+use assay_model::{Adapter, Encoder, Prefixes};
 use assay_store::{ReleaseManifest, Store};
 use serde::{Deserialize, Serialize};
 
 use super::Bench;
 use crate::base::{self, Patience};
-use crate::config::Loaded;
+use crate::config::{EmbedderPrecision, Loaded};
 use crate::model;
 
 /// The part of a manifest that is no hash.
@@ -25,6 +25,8 @@ pub(crate) struct Settings {
     pub(crate) spec: CandidateSpec,
     pub(crate) base: String,
     pub(crate) embedder: String,
+    #[serde(default)]
+    pub(crate) embedder_precision: EmbedderPrecision,
     pub(crate) query_prefix: Option<String>,
     pub(crate) document_prefix: Option<String>,
     /// Folder of the example index, relative to the store.
@@ -54,6 +56,7 @@ pub(crate) fn file(
         spec: spec.clone(),
         base: model.base.clone(),
         embedder: model.embedder.clone(),
+        embedder_precision: model.embedder_precision,
         query_prefix: model.query_prefix.clone(),
         document_prefix: model.document_prefix.clone(),
         examples: examples.then(|| bench.examples_folder.clone()).flatten(),
@@ -107,6 +110,7 @@ pub(crate) fn open(loaded: &Loaded, candidate: Option<&str>) -> Result<Opened> {
     same("base model", part("base_model"), &base.hash)?;
     let embedder = open_embedder(
         &settings.embedder,
+        settings.embedder_precision,
         settings.query_prefix.as_deref(),
         settings.document_prefix.as_deref(),
     )?;
@@ -175,11 +179,12 @@ fn short(hash: &str) -> &str {
 /// The embedder with the prefixes of its own files where none are given.
 pub(crate) fn open_embedder(
     spec: &str,
+    precision: EmbedderPrecision,
     query_prefix: Option<&str>,
     document_prefix: Option<&str>,
 ) -> Result<Arc<dyn Embed>> {
     let found = model::resolve(spec)?;
-    let encoder = Encoder::open(&found.path, Precision::Bf16)?;
+    let encoder = Encoder::open(&found.path, precision.into())?;
     let own = encoder.prefixes();
     let prefixes = Prefixes {
         query: query_prefix.unwrap_or(&own.query).to_owned(),
@@ -222,7 +227,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn settings_without_prefixes_open() {
+    fn settings_of_earlier_versions_open() {
         let text = r#"{"spec": {"name": "prompt", "task": "qa", "instructions": "", "shots": [],
             "retrieval": null, "adapter": null, "abstain": "", "max_new_tokens": 8},
             "base": "b", "embedder": "e", "examples": null}"#;

@@ -1,6 +1,7 @@
 //! Every kernel, on every path this machine has, against its scalar reference and its laws.
 mod activations;
 mod attention;
+mod int8;
 mod laws;
 mod losses;
 mod products;

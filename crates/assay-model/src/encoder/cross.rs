@@ -2,26 +2,25 @@
 
 use std::path::{Path, PathBuf};
 
-use assay_kernels::Precision;
 use rayon::prelude::*;
 use serde::Deserialize;
 
-use super::batch;
 use super::config::{Config, Family};
 use super::error::{EncoderError, unsupported};
 use super::files::Files;
-use super::modules::activation;
+use super::modules::{Prefixes, activation};
 use super::tokens::TextTokenizer;
 use super::transformer::Transformer;
 use super::weights::{Linear, Weights};
+use super::{EncoderPrecision, batch, named_hash};
 
 /// A reranker: a transformer of the BERT family with a classification head, as `CrossEncoder` of
 /// `sentence-transformers` reads it. Cheap to share between threads, costly to open.
 ///
 /// ```no_run
-/// use assay_model::{CrossEncoder, Precision};
+/// use assay_model::{CrossEncoder, EncoderPrecision};
 ///
-/// let reranker = CrossEncoder::open("models/ms-marco-minilm-l6-v2".as_ref(), Precision::Bf16)?;
+/// let reranker = CrossEncoder::open("models/ms-marco-minilm-l6-v2".as_ref(), EncoderPrecision::Int8)?;
 /// let scores = reranker.score("How do I reset it?", &["Hold the button.", "The valve is shut."])?;
 /// assert!(scores[0] > scores[1]);
 /// # Ok::<(), assay_model::EncoderError>(())
@@ -62,11 +61,10 @@ impl CrossEncoder {
     /// `…ForSequenceClassification` model, and, where present, `config_sentence_transformers.json`,
     /// `sentence_bert_config.json` and `tokenizer_config.json`.
     ///
-    /// `precision` is that of the packed weights; activations between them are `f32`.
     ///
     /// # Errors
     /// See [`EncoderError`]; anything the folder asks for and this encoder does not do is refused.
-    pub fn open(dir: &Path, precision: Precision) -> Result<Self, EncoderError> {
+    pub fn open(dir: &Path, precision: EncoderPrecision) -> Result<Self, EncoderError> {
         let mut files = Files::new(dir);
         let config = Config::read(&mut files)?;
         let named = activation_name(&mut files)?;
@@ -84,7 +82,7 @@ impl CrossEncoder {
             Family::Roberta | Family::Mpnet => ("classifier.dense", "classifier.out_proj"),
         };
         // One small product for each pair: full precision costs nothing.
-        let weights = Weights::new(dir.join("model.safetensors"), &bytes, Precision::F32)?;
+        let weights = Weights::new(dir.join("model.safetensors"), &bytes, EncoderPrecision::F32)?;
         let labels = weights.rows(&format!("{classifier}.weight"))?;
         let scale = match named.as_ref().map(|(path, name)| (path, activation(name))) {
             None if labels == 1 => Scale::Sigmoid,
@@ -101,7 +99,7 @@ impl CrossEncoder {
             pooler: weights.linear(pooler, hidden, hidden)?,
             classifier: weights.linear(classifier, labels, hidden)?,
             scale,
-            hash: files.hash(),
+            hash: named_hash(&files.hash(), precision, &Prefixes::default()),
         })
     }
 
@@ -133,8 +131,8 @@ impl CrossEncoder {
         self.tokenizer.max_tokens
     }
 
-    /// Lower-case hexadecimal sha256 of the configuration, the tokenizer and the weights: two cross-encoders
-    /// with the same hash and precision give the same scores.
+    /// Lower-case hexadecimal sha256 of the configuration, the tokenizer, the weights and their
+    /// precision: two cross-encoders with the same hash give the same scores.
     pub fn hash(&self) -> &str {
         &self.hash
     }

@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
-use assay_kernels::Precision;
 use serde::Deserialize;
 
+use super::EncoderPrecision;
 use super::error::{EncoderError, unsupported};
 use super::files::Files;
 use super::weights::{Linear, Weights};
@@ -254,7 +254,7 @@ fn read_dense(files: &mut Files<'_>, module: &str, dims: usize) -> Result<Step, 
     let name = format!("{module}/model.safetensors");
     let bytes = files.read(&name)?;
     // One small product for each text: full precision costs nothing.
-    let weights = Weights::new(files.dir.join(name), &bytes, Precision::F32)?;
+    let weights = Weights::new(files.dir.join(name), &bytes, EncoderPrecision::F32)?;
     let (rows, cols) = (json.out_features, json.in_features);
     let linear = if json.bias {
         weights.linear("linear", rows, cols)?

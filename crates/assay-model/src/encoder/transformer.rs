@@ -188,7 +188,7 @@ impl Transformer {
         let head_dim = self.hidden / self.heads;
         let scale = 1.0 / (head_dim as f32).sqrt();
         let bias = self.bias.as_ref().map(|(values, reach)| PositionBias { values, reach: *reach });
-        let precision = layer.query.precision();
+        let precision = layer.query.attention_precision();
         attention_bidirectional(
             query, key, value, segments, self.heads, head_dim, scale, bias, precision, mixed,
         );

@@ -2,16 +2,19 @@
 
 use std::path::PathBuf;
 
-use assay_kernels::{PackedMatrix, Precision, Values, layer_norm, linear};
+use assay_kernels::{
+    Int8Linear, Int8Matrix, PackedMatrix, Precision, Values, layer_norm, linear, linear_int8,
+};
 use safetensors::{Dtype, SafeTensorError, SafeTensors};
 
+use super::EncoderPrecision;
 use super::error::{EncoderError, unsupported};
 
 /// Tensors by name, checked against the expected shape.
 pub(super) struct Weights<'a> {
     path: PathBuf,
     tensors: SafeTensors<'a>,
-    precision: Precision,
+    precision: EncoderPrecision,
 }
 
 impl<'a> Weights<'a> {
@@ -19,7 +22,7 @@ impl<'a> Weights<'a> {
     pub(super) fn new(
         path: PathBuf,
         bytes: &'a [u8],
-        precision: Precision,
+        precision: EncoderPrecision,
     ) -> Result<Self, EncoderError> {
         match SafeTensors::deserialize(bytes) {
             Ok(tensors) => Ok(Weights { path, tensors, precision }),
@@ -87,8 +90,13 @@ impl<'a> Weights<'a> {
 
     fn linear_with(&self, name: &str, bias: Vec<f32>, cols: usize) -> Result<Linear, EncoderError> {
         let weight = self.values(&format!("{name}.weight"), &[bias.len(), cols])?;
-        let weight = PackedMatrix::pack(&weight, bias.len(), cols, self.precision);
-        Ok(Linear { weight, bias })
+        let pack = |precision| PackedMatrix::pack(&weight, bias.len(), cols, precision);
+        let weight = match self.precision {
+            EncoderPrecision::F32 => Matrix::Floats(pack(Precision::F32)),
+            EncoderPrecision::Bf16 => Matrix::Floats(pack(Precision::Bf16)),
+            EncoderPrecision::Int8 => Matrix::Integers(Int8Matrix::pack(&weight, bias.len(), cols)),
+        };
+        Ok(Linear { weight, bias, cols })
     }
 
     pub(super) fn norm(&self, name: &str, size: usize) -> Result<Norm, EncoderError> {
@@ -103,35 +111,54 @@ impl<'a> Weights<'a> {
 
 /// A matrix and its bias.
 pub(super) struct Linear {
-    weight: PackedMatrix,
+    weight: Matrix,
     bias: Vec<f32>,
+    cols: usize,
+}
+
+enum Matrix {
+    Floats(PackedMatrix),
+    Integers(Int8Matrix),
 }
 
 impl Linear {
     /// `out = x · Wᵀ + b`, with `x [rows, in]` and `out [rows, out]`.
     pub(super) fn apply(&self, x: &[f32], out: &mut [f32]) {
-        Self::apply_all(x, [(self, out)]);
+        Self::products(x, vec![(self, out)], false);
     }
 
-    /// [`Self::apply`] of several matrices to the same input.
+    /// [`Self::apply`] of several matrices of one model to the same input.
     pub(super) fn apply_all<const N: usize>(x: &[f32], all: [(&Linear, &mut [f32]); N]) {
-        let rows = all.first().map_or(0, |(linear, _)| x.len() / linear.weight.cols());
-        let mut products = all.map(|(linear, out)| linear.product(out));
-        linear(Values::F32(x), rows, &mut products, false);
-    }
-
-    /// Of the weights, and of what is multiplied with them.
-    pub(super) fn precision(&self) -> Precision {
-        self.weight.precision()
+        Self::products(x, all.into(), false);
     }
 
     /// `out += x · Wᵀ + b`.
     pub(super) fn add(&self, x: &[f32], out: &mut [f32]) {
-        linear(Values::F32(x), x.len() / self.weight.cols(), &mut [self.product(out)], true);
+        Self::products(x, vec![(self, out)], true);
     }
 
-    fn product<'a>(&'a self, out: &'a mut [f32]) -> assay_kernels::Linear<'a> {
-        assay_kernels::Linear { w: &self.weight, pair: None, bias: Some(&self.bias), out }
+    fn products(x: &[f32], all: Vec<(&Linear, &mut [f32])>, add: bool) {
+        let rows = all.first().map_or(0, |(linear, _)| x.len() / linear.cols);
+        let (mut floats, mut integers) = (Vec::new(), Vec::new());
+        for (Linear { weight, bias, .. }, out) in all {
+            let bias = Some(bias.as_slice());
+            match weight {
+                Matrix::Floats(w) => {
+                    floats.push(assay_kernels::Linear { w, pair: None, bias, out });
+                }
+                Matrix::Integers(w) => integers.push(Int8Linear { w, bias, out }),
+            }
+        }
+        linear(Values::F32(x), rows, &mut floats, add);
+        linear_int8(x, rows, &mut integers, add);
+    }
+
+    /// Of what attention multiplies.
+    pub(super) fn attention_precision(&self) -> Precision {
+        match &self.weight {
+            Matrix::Floats(weight) => weight.precision(),
+            Matrix::Integers(_) => Precision::Bf16,
+        }
     }
 
     /// Values of a result.

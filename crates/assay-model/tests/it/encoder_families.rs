@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use assay_model::{CrossEncoder, Encoder, EncoderError, Precision, Prefixes};
+use assay_model::{CrossEncoder, Encoder, EncoderError, EncoderPrecision, Prefixes};
 use fs_err as fs;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -50,7 +50,11 @@ fn difference(got: &[f32], want: &[f32]) -> f32 {
 fn check_encoder(name: &str) {
     let golden: Embedded = golden(name);
     let texts = strs(&golden.texts);
-    for (precision, tolerance) in [(Precision::F32, 5e-6), (Precision::Bf16, 0.01)] {
+    for (precision, tolerance) in [
+        (EncoderPrecision::F32, 5e-6),
+        (EncoderPrecision::Bf16, 0.01),
+        (EncoderPrecision::Int8, 0.02),
+    ] {
         let encoder = Encoder::open(&folder(name), precision).unwrap();
         assert_eq!(encoder.max_tokens(), golden.max_tokens);
         let vectors = encoder.embed(&texts).unwrap();
@@ -69,7 +73,7 @@ fn check_encoder(name: &str) {
 #[test]
 fn bert_with_a_dense_layer_and_prompts() {
     check_encoder("bert-dense");
-    let encoder = Encoder::open(&folder("bert-dense"), Precision::F32).unwrap();
+    let encoder = Encoder::open(&folder("bert-dense"), EncoderPrecision::F32).unwrap();
     let Prefixes { query, document } = encoder.prefixes();
     assert_eq!((query.as_str(), document.as_str()), ("hold: ", "oil pump "));
     assert_eq!(encoder.dims(), 10);
@@ -92,9 +96,9 @@ fn mpnet_with_relative_positions() {
 
 #[test]
 fn prefixes_stand_before_the_text_and_count() {
-    let plain = Encoder::open(&folder("bert-cls"), Precision::F32).unwrap();
+    let plain = Encoder::open(&folder("bert-cls"), EncoderPrecision::F32).unwrap();
     let prefixes = Prefixes { query: "hold: ".into(), document: "oil ".into() };
-    let open = || Encoder::open(&folder("bert-cls"), Precision::F32).unwrap();
+    let open = || Encoder::open(&folder("bert-cls"), EncoderPrecision::F32).unwrap();
     let prefixed = open().with_prefixes(prefixes.clone());
     let texts = ["the pump", "hold the valve"];
     let by_hand = |prefix: &str| texts.map(|text| format!("{prefix}{text}"));
@@ -111,7 +115,11 @@ fn prefixes_stand_before_the_text_and_count() {
 fn check_cross_encoder(name: &str) {
     let golden: Scored = golden(name);
     let texts = strs(&golden.texts);
-    for (precision, tolerance) in [(Precision::F32, 5e-6), (Precision::Bf16, 0.04)] {
+    for (precision, tolerance) in [
+        (EncoderPrecision::F32, 5e-6),
+        (EncoderPrecision::Bf16, 0.04),
+        (EncoderPrecision::Int8, 0.08),
+    ] {
         let reranker = CrossEncoder::open(&folder(name), precision).unwrap();
         assert_eq!(reranker.labels(), golden.labels);
         for (query, want) in golden.queries.iter().zip(&golden.scores) {
@@ -143,7 +151,7 @@ fn roberta_reranker_with_three_labels() {
 
 #[test]
 fn an_encoder_without_a_head_is_no_reranker() {
-    let error = CrossEncoder::open(&folder("bert-cls"), Precision::F32).err().unwrap();
+    let error = CrossEncoder::open(&folder("bert-cls"), EncoderPrecision::F32).err().unwrap();
     assert!(matches!(error, EncoderError::Weights { .. }), "{error}");
     assert!(error.to_string().contains("classifier"), "{error}");
 }
