@@ -121,7 +121,7 @@ fn forbidden_edges() -> Result<()> {
 }
 
 /// What is repeated without SIMD, as on a processor we have no kernels for: every kernel, and real
-/// weights against other tools. Takes a minute.
+/// weights against other tools. Some seconds on a quiet machine.
 const PORTABLE_TESTS: &str = "package(assay-kernels) \
     | package(assay-model) & test(/^(encoder|families|golden|gradients|prefix)::/)";
 
@@ -145,17 +145,16 @@ fn test(rest: &[&str]) -> Result<()> {
 }
 
 fn fetch_models() -> Result<()> {
-    let fetch = ["run", "--release", "--quiet", "--package", "assay-cli", "--", "model", "fetch"];
-    step("models", cargo(&[&fetch[..], &["smollm2-135m-instruct", "all-minilm-l6-v2"]].concat()))
+    let mut fetch = Command::new(assay()?);
+    step("models", fetch.args(["model", "fetch", "smollm2-135m-instruct", "all-minilm-l6-v2"]))
 }
 
 /// The helpdesk example, with the binary a user would install.
 fn demo() -> Result<()> {
-    step("build", cargo(&["build", "--release", "--package", "assay-cli"]))?;
+    let assay = assay()?;
     let example = root().join("examples/helpdesk");
     let start = Instant::now();
-    let binary = target_dir()?.join("release/assay");
-    step("assay run", Command::new(binary).arg("run").current_dir(&example))?;
+    step("assay run", Command::new(assay).arg("run").current_dir(&example))?;
     eprintln!(
         "took {:.1} minutes; open {}",
         start.elapsed().as_secs_f64() / 60.0,
@@ -164,12 +163,18 @@ fn demo() -> Result<()> {
     Ok(())
 }
 
+/// Builds the program as the tests do (with `--package`, other features would compile all dependencies again), and
+/// says where it is.
+fn assay() -> Result<PathBuf> {
+    step("build", cargo(&["build", "--release", "--workspace"]))?;
+    Ok(target_dir()?.join("release/assay"))
+}
+
 /// Rounds in which Assay and its peers take turns.
 const ROUNDS: usize = 3;
 
 fn bench_peers(only: &[&str]) -> Result<()> {
-    step("build", cargo(&["build", "--release", "--package", "assay-cli"]))?;
-    peers::peers(&root(), &target_dir()?.join("release/assay"), ROUNDS, only)
+    peers::peers(&root(), &assay()?, ROUNDS, only)
 }
 
 fn target_dir() -> Result<PathBuf> {

@@ -59,12 +59,33 @@ const ROWS: &[Row] = &[
     row("MiniLM documents", EMBED, "embed.ort-int8", "ONNX Runtime, int8", 1.4),
 ];
 
-/// The peers' scripts with the settings at which they do best.
-const SCRIPTS: &[(&str, &[&str])] = &[
-    ("train", &["train_lora.py", "--modes", "bf16-pure"]),
-    ("compiled", &["train_lora.py", "--modes", "bf16-autocast", "--compile"]),
-    ("generate", &["generate.py"]),
-    ("embed", &["embed.py", "--engines", "st-bf16", "ort-int8"]),
+/// A peer's script.
+struct Script {
+    /// What `bench peers NAME` calls it.
+    name: &'static str,
+    /// What of `assay bench --only` it is compared with.
+    part: &'static str,
+    /// The settings at which it does best. Its own repetitions are few: the rounds repeat it.
+    command: &'static [&'static str],
+}
+
+const SCRIPTS: &[Script] = &[
+    Script {
+        name: "train",
+        part: "train",
+        command: &["train_lora.py", "--modes", "bf16-pure", "--steps", "3"],
+    },
+    Script {
+        name: "compiled",
+        part: "train",
+        command: &["train_lora.py", "--modes", "bf16-autocast", "--compile", "--steps", "3"],
+    },
+    Script { name: "generate", part: "generate", command: &["generate.py", "--repeat", "2"] },
+    Script {
+        name: "embed",
+        part: "embed",
+        command: &["embed.py", "--engines", "st-bf16", "ort-int8", "--repeat", "2"],
+    },
 ];
 
 /// Readings by name.
@@ -79,9 +100,8 @@ pub(crate) fn peers(root: &Path, assay: &Path, rounds: usize, only: &[&str]) -> 
          and name its Python",
     )?;
     let folder = root.join("../shared/peers");
-    if let Some(unknown) = only.iter().find(|name| SCRIPTS.iter().all(|(known, _)| known != *name))
-    {
-        let known: Vec<&str> = SCRIPTS.iter().map(|(name, _)| *name).collect();
+    if let Some(unknown) = only.iter().find(|name| SCRIPTS.iter().all(|s| s.name != **name)) {
+        let known: Vec<&str> = SCRIPTS.iter().map(|s| s.name).collect();
         bail!("no peer is called `{unknown}`; there are {}", known.join(", "));
     }
     let wanted = |name: &str| only.is_empty() || only.contains(&name);
@@ -90,18 +110,18 @@ pub(crate) fn peers(root: &Path, assay: &Path, rounds: usize, only: &[&str]) -> 
     let mut machine = String::new();
     for round in 1..=rounds {
         eprintln!("== round {round} of {rounds}");
-        let figures: Value = serde_json::from_str(&read(
-            Command::new(assay).args(["bench", "--json", "--rounds", "3"]),
-        )?)?;
-        let path = figures["kernel_path"].as_str().unwrap_or("unknown kernels");
-        machine = format!("{} threads, {path}", figures["threads"]);
-        for (name, value) in figures.as_object().into_iter().flatten() {
-            if let Some(value) = value.as_f64() {
-                ours.entry(name.clone()).or_default().push(value);
+        for script in SCRIPTS.iter().filter(|s| wanted(s.name)) {
+            // Right before the peer: the speed of a shared machine changes within minutes.
+            let bench = ["bench", "--json", "--rounds", "3", "--only", script.part];
+            let figures: Value = serde_json::from_str(&read(Command::new(assay).args(bench))?)?;
+            let path = figures["kernel_path"].as_str().unwrap_or("unknown kernels");
+            machine = format!("{} threads, {path}", figures["threads"]);
+            for (name, value) in figures.as_object().into_iter().flatten() {
+                if let Some(value) = value.as_f64() {
+                    ours.entry(name.clone()).or_default().push(value);
+                }
             }
-        }
-        for (_, script) in SCRIPTS.iter().filter(|(name, _)| wanted(name)) {
-            let lines = read(Command::new(&python).args(*script).current_dir(&folder))?;
+            let lines = read(Command::new(&python).args(script.command).current_dir(&folder))?;
             for line in lines.lines() {
                 let line: Value = serde_json::from_str(line).context("a peer printed no JSON")?;
                 let (name, median) = (line["name"].as_str(), line["median"].as_f64());
