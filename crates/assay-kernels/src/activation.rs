@@ -255,6 +255,16 @@ pub fn softmax_rows(x: &mut [f32], cols: usize) {
     });
 }
 
+/// `ln Σ e^x`, which takes `x` as its scratch; `-inf` when empty.
+pub fn log_sum_exp(x: &mut [f32]) -> f32 {
+    let path = Path::current();
+    // SAFETY: the path is available.
+    unsafe {
+        let max = max_row(path, x);
+        if max == f32::NEG_INFINITY { max } else { max + exp_row(path, x, 1.0, max).ln() }
+    }
+}
+
 kernel! {
     /// Largest value; `-inf` when empty.
     fn max_row<V>(x: &[f32]) -> f32 {

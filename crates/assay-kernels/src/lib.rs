@@ -50,7 +50,9 @@ mod team;
 mod tile;
 mod values;
 
-pub use activation::{Gate, gate_mul, gate_mul_backward, gelu, gelu_tanh, softmax_rows};
+pub use activation::{
+    Gate, gate_mul, gate_mul_backward, gelu, gelu_tanh, log_sum_exp, softmax_rows,
+};
 pub use attention::{
     CACHE_BLOCK, CachedQuery, Heads, PositionBias, Scores, attention_backward,
     attention_bidirectional, attention_cached, attention_decode, attention_forward, attention_step,

@@ -26,6 +26,7 @@ mod normal;
 mod paired;
 mod power;
 mod resample;
+mod selective;
 mod summary;
 
 pub use clustered::Clustered;
@@ -37,4 +38,5 @@ pub use power::{
     n_for_unpaired_proportions,
 };
 pub use resample::{BootstrapIntervals, Resampling, bootstrap_mean, bootstrap_statistic};
+pub use selective::{Judged, Selected, calibrate, risk_coverage, select};
 pub use summary::{MetricSummary, mean, percentile, summarize};

@@ -2,8 +2,8 @@
 
 use assay_kernels::{
     AdamW, Gate, Rope, RopeTable, Values, adamw_step, gate_mul, gate_mul_backward, gelu, gelu_tanh,
-    layer_norm, reference, rms_norm, rms_norm_backward, rope, rope_backward, round_to_bf16,
-    softmax_rows, sum_of_squares,
+    layer_norm, log_sum_exp, reference, rms_norm, rms_norm_backward, rope, rope_backward,
+    round_to_bf16, softmax_rows, sum_of_squares,
 };
 use half::bf16;
 use proptest::prelude::*;
@@ -78,6 +78,10 @@ proptest! {
             let mut got = x.clone();
             softmax_rows(&mut got, cols);
             assert_close(&got, &want, 1e-6, "softmax");
+            for row in x.chunks(cols) {
+                let sum = reference::log_sum_exp(row);
+                assert_close(&[log_sum_exp(&mut row.to_vec())], &[sum], 1e-6, "log-sum-exp");
+            }
         });
     }
 
@@ -112,6 +116,13 @@ proptest! {
                 assert_close(got, want, 1e-5, "adamw");
             }
         });
+    }
+}
+
+#[test]
+fn the_log_sum_of_nothing_is_minus_infinity() {
+    for mut x in [vec![], vec![f32::NEG_INFINITY; 19]] {
+        on_every_path(|_| assert_eq!(log_sum_exp(&mut x), f32::NEG_INFINITY));
     }
 }
 

@@ -371,7 +371,7 @@ impl Sequence {
             self.complete = form.push(token)?;
         }
         if let Some((top, plain)) = plain {
-            self.generation.log_probs.push(TokenLogProbs::new(&plain, token, top));
+            self.generation.log_probs.push(TokenLogProbs::new(plain, token, top));
         }
         Ok(token)
     }

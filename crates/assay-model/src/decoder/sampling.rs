@@ -2,6 +2,8 @@
 
 use std::collections::{HashMap, HashSet};
 
+use assay_kernels::log_sum_exp;
+
 use crate::error::ModelError;
 use crate::rng::Rng;
 
@@ -83,15 +85,17 @@ pub struct TokenLogProbs {
 }
 
 impl TokenLogProbs {
-    pub(super) fn new(logits: &[f32], token: u32, top: usize) -> Self {
-        let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-        let total: f64 = logits.iter().map(|&l| f64::from(l - largest).exp()).sum();
-        let log_prob =
-            |token: u32| (f64::from(logits[token as usize] - largest) - total.ln()) as f32;
-        let mut order: Vec<u32> = (0..logits.len() as u32).collect();
-        keep_likeliest(&mut order, logits, top);
-        let top = order.into_iter().map(|t| (t, log_prob(t))).collect();
-        TokenLogProbs { token, log_prob: log_prob(token), top }
+    pub(super) fn new(mut logits: Vec<f32>, token: u32, top: usize) -> Self {
+        let mut order: Vec<u32> = Vec::new();
+        if top > 0 {
+            order.extend(0..logits.len() as u32);
+            keep_likeliest(&mut order, &logits, top);
+        }
+        let chosen = logits[token as usize];
+        let mut top: Vec<(u32, f32)> = order.into_iter().map(|t| (t, logits[t as usize])).collect();
+        let total = log_sum_exp(&mut logits);
+        top.iter_mut().for_each(|(_, logit)| *logit -= total);
+        TokenLogProbs { token, log_prob: chosen - total, top }
     }
 }
 
