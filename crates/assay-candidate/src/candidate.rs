@@ -8,10 +8,11 @@ use assay_index::{Index, SearchMode};
 use assay_model::{Adapter, Decoder, Form, GenerateRequest, Generation, Sampling};
 use assay_remote::{ChatRequest, Reply, TokenLogprob};
 use assay_types::{
-    ChosenToken, FinishReason, LikelyToken, Message, Output, Retrieved, Timing, Usage,
+    ChosenToken, Citation, FinishReason, LikelyToken, Message, Output, Retrieved, Timing, Usage,
 };
 use serde_json::{Value, json};
 
+use crate::adjacent::join_adjacent;
 use crate::cite::{CitationFilter, Cited};
 use crate::generator::{Generator, RemoteGenerator};
 use crate::spec::{CandidateSpec, Context, RetrieveFrom, Source};
@@ -47,12 +48,15 @@ pub struct Request<'a> {
     pub input: &'a str,
     /// Id of a training row that may not be retrieved as an example.
     pub exclude: Option<&'a str>,
+    /// Text that an attacker has put into the best document: measures what it does. It is no part of the stored source, so
+    /// that nothing of it can be cited.
+    pub planted: Option<&'a str>,
 }
 
 impl<'a> Request<'a> {
     /// An input without history.
     pub fn new(input: &'a str) -> Self {
-        Request { history: &[], input, exclude: None }
+        Request { history: &[], input, exclude: None, planted: None }
     }
 }
 
@@ -155,8 +159,8 @@ impl Candidate {
 
     /// Retrieves and assembles the prompt of one input, within the token budget.
     ///
-    /// Sources are taken best first; one that would overflow the budget is left out and a smaller
-    /// one behind it may still enter. The budget counts the whole rendered prompt.
+    /// Sources are taken best first, those that touch as one; one that would overflow the budget is left out and a
+    /// smaller one behind it may still enter. The budget counts the whole rendered prompt.
     ///
     /// # Errors
     /// If retrieval or the template fails, or the input alone exceeds the context.
@@ -178,6 +182,8 @@ impl Candidate {
                 Retriever::Documents(index) => {
                     let depth = policy.top_k.max(RECORDED_HITS);
                     let found = index.search(request.input, depth, SearchMode::Hybrid)?;
+                    let mut taken: Vec<Source> = Vec::new();
+                    let text = |document: &str| index.document_text(document);
                     for (rank, hit) in found.hits.into_iter().enumerate() {
                         let (start, end, score) = (hit.span.start, hit.span.end, hit.score);
                         let document = hit.document.clone();
@@ -186,17 +192,26 @@ impl Candidate {
                             retrieved.push(Retrieved { document, start, end, score, in_context });
                             continue;
                         }
-                        let mut with = context.clone();
-                        with.sources.push(Source {
+                        taken.push(Source {
                             document: hit.document,
                             start,
                             headings: headings(hit.title.as_deref(), &hit.heading_path),
                             text: hit.text,
                         });
-                        let fits = try_with(with)?;
+                        let (mut sources, _) = join_adjacent(&taken, &text)?;
+                        if let (Some(planted), Some(best)) = (request.planted, sources.first_mut())
+                        {
+                            best.text += &format!("\n\n{planted}");
+                        }
+                        let fits = try_with(Context { sources, shots: Vec::new() })?;
                         let in_context = fits.is_some();
                         retrieved.push(Retrieved { document, start, end, score, in_context });
-                        context = fits.unwrap_or(context);
+                        match fits {
+                            Some(with) => context = with,
+                            None => {
+                                taken.pop();
+                            }
+                        }
                     }
                 }
                 Retriever::Examples(examples) => {
@@ -236,7 +251,8 @@ impl Candidate {
         on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
     ) -> Result<Output, CandidateError> {
         let prepared = self.prepare(request)?;
-        let mut released = Released::new(self.citable(&prepared, options), on_text);
+        let stored = |citation: &Citation| self.stored(citation);
+        let mut released = Released::new(self.citable(&prepared, options), &stored, on_text);
         let (made, tail) = match &self.generator {
             Generator::Local(decoder) => {
                 self.generate(decoder, &prepared, options, &mut released)?
@@ -247,12 +263,19 @@ impl Candidate {
                     return Err(CandidateError::RemoteSampling);
                 }
                 let chat = self.chat(&prepared, options)?;
-                let reply = remote.model.chat_streamed(&chat, &mut |text| released.push(text))?;
-                (Made::streamed(&reply), String::new())
+                let mut whole = String::new();
+                let reply = remote.model.chat_streamed(&chat, &mut |text| {
+                    if self.spec.abstain_below.is_none() {
+                        return released.push(text);
+                    }
+                    whole += text;
+                    ControlFlow::Continue(())
+                })?;
+                (Made::streamed(&reply), whole)
             }
         };
-        let cited = released.finish(&tail);
-        Ok(self.output(prepared, made, cited))
+        let cited = released.finish(self.sure_enough(&made, options, &tail));
+        Ok(self.output(prepared, made, options, cited))
     }
 
     /// Generates here. What comes back beside is text that was not released yet.
@@ -264,8 +287,9 @@ impl Candidate {
         released: &mut Released<'_, '_>,
     ) -> Result<(Made, String), CandidateError> {
         let mut stream = decoder.tokenizer().stream();
-        // Stop strings may span tokens, so with them the text is released at the end only.
-        let live = options.stop.is_empty();
+        // Stop strings may span tokens, so with them the text is released at the end only; and what may be declined is
+        // judged as a whole.
+        let live = options.stop.is_empty() && self.spec.abstain_below.is_none();
         let mut observer = |_: usize, token: u32| {
             if !live || decoder.stop_tokens().contains(&token) {
                 return ControlFlow::Continue(());
@@ -277,7 +301,7 @@ impl Candidate {
             .pop()
             .ok_or(CandidateError::NoGeneration)?;
         let tail = if live { stream.finish() } else { generation.text.clone() };
-        Ok((Made::here(decoder, &generation, prepared), tail))
+        Ok((Made::here(decoder, &generation, prepared, options), tail))
     }
 
     /// Answers several inputs together: one batch here, several questions at a time to a server; the same texts as one at
@@ -298,8 +322,9 @@ impl Candidate {
                 let adapter = self.adapter.as_deref();
                 let mut silent = |_: usize, _: u32| ControlFlow::Continue(());
                 let generations = decoder.generate(&batch, adapter, &mut silent)?;
-                let made =
-                    |(g, p): (Generation, &Prepared)| Ok((Made::here(decoder, &g, p), g.text));
+                let made = |(g, p): (Generation, &Prepared)| {
+                    Ok((Made::here(decoder, &g, p, &options), g.text))
+                };
                 generations.into_iter().zip(ready).map(made).collect::<Vec<_>>()
             }
             Generator::Remote(remote) => {
@@ -314,9 +339,10 @@ impl Candidate {
                 let p = p?;
                 let (made, text) = texts.next().ok_or(CandidateError::NoGeneration)??;
                 let sources = self.citable(&p, &options).to_vec();
-                let mut filter = CitationFilter::new(&sources);
-                filter.push(&text);
-                Ok(self.output(p, made, filter.finish().0))
+                let stored = |citation: &Citation| self.stored(citation);
+                let mut filter = CitationFilter::new(&sources, &stored);
+                filter.push(self.sure_enough(&made, &options, &text));
+                Ok(self.output(p, made, &options, filter.finish().0))
             })
             .collect())
     }
@@ -350,7 +376,10 @@ impl Candidate {
             top_p: options.sampling.top_p,
             seed: options.sampling.seed,
             stop: options.stop.clone(),
-            logprobs: options.log_probs.map(|n| u8::try_from(n).unwrap_or(u8::MAX)),
+            logprobs: options
+                .log_probs
+                .or(self.spec.abstain_below.map(|_| 0))
+                .map(|n| u8::try_from(n).unwrap_or(u8::MAX)),
             response_format: self.form(options).map(response_format).transpose()?,
             ..ChatRequest::greedy(prepared.messages.clone(), limit)
         })
@@ -365,7 +394,8 @@ impl Candidate {
             max_new_tokens: options.max_new_tokens.unwrap_or(self.spec.max_new_tokens),
             sampling: options.sampling,
             stop: options.stop.clone(),
-            log_probs: options.log_probs,
+            // The chosen token's alone costs nothing, and says how sure the model is.
+            log_probs: Some(options.log_probs.unwrap_or(0)),
             form: self.form(options).cloned(),
         }
     }
@@ -375,14 +405,30 @@ impl Candidate {
         if self.form(options).is_some() { &[] } else { &prepared.sources }
     }
 
+    /// The answer, or what is said in its place if the model was not sure enough.
+    fn sure_enough<'t>(&'t self, made: &Made, options: &Options, text: &'t str) -> &'t str {
+        if self.declines(made, options) { self.spec.declined() } else { text }
+    }
+
+    /// An answer in a form that the caller asked for is never declined: that would break the form.
+    fn declines(&self, made: &Made, options: &Options) -> bool {
+        options.form.is_none() && self.spec.declines(made.confidence)
+    }
+
+    /// Whether the quote is what stands in the corpus now. What cannot be looked up is not cited.
+    fn stored(&self, c: &Citation) -> bool {
+        let Some(Retriever::Documents(index)) = &self.retriever else { return false };
+        index.holds(&c.document, c.start..c.end, &c.quote).unwrap_or(false)
+    }
+
     fn form<'a>(&'a self, options: &'a Options) -> Option<&'a Form> {
         options.form.as_ref().or(self.spec.form.as_ref())
     }
 
-    fn output(&self, prepared: Prepared, made: Made, cited: Cited) -> Output {
+    fn output(&self, prepared: Prepared, made: Made, options: &Options, cited: Cited) -> Output {
         let text = cited.text.trim().to_owned();
         Output {
-            abstained: self.spec.abstains(&text),
+            abstained: self.spec.abstains(&text) || self.declines(&made, options),
             text,
             citations: cited.citations,
             dropped_citations: cited.dropped,
@@ -393,6 +439,7 @@ impl Candidate {
                 prefill_ms: made.prefill_ms,
                 decode_ms: made.decode_ms,
             },
+            confidence: made.confidence,
             log_probs: made.log_probs,
             usage: made.usage,
         }
@@ -439,6 +486,7 @@ fn log_probs(decoder: &Decoder, generation: &Generation) -> Vec<ChosenToken> {
 
 /// How an answer came about, here or elsewhere.
 struct Made {
+    confidence: Option<f64>,
     finish: FinishReason,
     prefill_ms: f64,
     decode_ms: f64,
@@ -447,20 +495,28 @@ struct Made {
 }
 
 impl Made {
-    fn here(decoder: &Decoder, generation: &Generation, prepared: &Prepared) -> Self {
+    fn here(
+        decoder: &Decoder,
+        generation: &Generation,
+        prepared: &Prepared,
+        options: &Options,
+    ) -> Self {
+        let wanted = options.log_probs.is_some();
         let (input_tokens, output_tokens) = (prepared.prompt.len(), generation.tokens.len());
         Made {
+            confidence: confidence(generation.log_probs.iter().map(|t| f64::from(t.log_prob))),
             finish: generation.finish,
             prefill_ms: generation.prefill_ms,
             decode_ms: generation.decode_ms,
             usage: Some(Usage { input_tokens, output_tokens }),
-            log_probs: log_probs(decoder, generation),
+            log_probs: if wanted { log_probs(decoder, generation) } else { Vec::new() },
         }
     }
 
     /// The network and the server's queue count as the prompt's time.
     fn streamed(reply: &Reply) -> Self {
         Made {
+            confidence: confidence(reply.logprobs.iter().flatten().map(|t| t.logprob)),
             finish: reply.finish,
             prefill_ms: reply.first_text_ms,
             decode_ms: reply.total_ms - reply.first_text_ms,
@@ -468,6 +524,12 @@ impl Made {
             log_probs: told_log_probs(reply),
         }
     }
+}
+
+/// The geometric mean of the tokens' probabilities; `None` of no tokens.
+fn confidence(log_probs: impl Iterator<Item = f64>) -> Option<f64> {
+    let (n, sum) = log_probs.fold((0usize, 0.0), |(n, sum), p| (n + 1, sum + p));
+    (n > 0).then(|| (sum / n as f64).exp())
 }
 
 /// Asks a server all questions; the time of an answer is its share of the time of all.
@@ -495,8 +557,13 @@ struct Released<'a, 'b> {
 }
 
 impl<'a, 'b> Released<'a, 'b> {
-    fn new(sources: &'a [Source], on_text: &'b mut dyn FnMut(&str) -> ControlFlow<()>) -> Self {
-        Released { filter: CitationFilter::new(sources), on_text, text: String::new(), sent: 0 }
+    fn new(
+        sources: &'a [Source],
+        stored: &'a dyn Fn(&Citation) -> bool,
+        on_text: &'b mut dyn FnMut(&str) -> ControlFlow<()>,
+    ) -> Self {
+        let filter = CitationFilter::new(sources, stored);
+        Released { filter, on_text, text: String::new(), sent: 0 }
     }
 
     fn push(&mut self, generated: &str) -> ControlFlow<()> {
@@ -516,7 +583,8 @@ impl<'a, 'b> Released<'a, 'b> {
 
     fn finish(mut self, tail: &str) -> Cited {
         self.text += &self.filter.push(tail);
-        let (cited, rest) = std::mem::replace(&mut self.filter, CitationFilter::new(&[])).finish();
+        let (cited, rest) =
+            std::mem::replace(&mut self.filter, CitationFilter::new(&[], &|_| false)).finish();
         self.text += &rest;
         // The answer has ended: there is nothing left to stop.
         let _ = self.send();

@@ -2,7 +2,8 @@
 //!
 //! A marker like `[2]` in an answer stays only if the words before it stand in source 2; if they
 //! stand in another source the marker is repaired to name that one; else it is dropped and counted.
-//! Every citation carries a quote that equals the bytes of the stored source.
+//! Every citation carries a quote that equals the bytes of the stored source, which is asked again at that moment:
+//! what was changed or deleted since it was retrieved is not cited.
 //! [`CitationFilter`] works on a stream: text behind an open bracket waits until it closes, so that
 //! what was streamed and what was answered at once are the same.
 
@@ -21,9 +22,9 @@ const SUPPORT: f64 = 0.6;
 const MARKER_BYTES: usize = 4;
 
 /// Releases the text of an answer with verified markers only.
-#[derive(Debug)]
 pub struct CitationFilter<'a> {
     sources: &'a [Source],
+    stored: &'a dyn Fn(&Citation) -> bool,
     /// Text since the last marker: what the next marker must support.
     claim: String,
     /// An open bracket and what follows it.
@@ -45,10 +46,12 @@ pub struct Cited {
 }
 
 impl<'a> CitationFilter<'a> {
-    /// A filter over the numbered sources of a prompt; without sources all text passes unchanged.
-    pub fn new(sources: &'a [Source]) -> Self {
+    /// A filter over the numbered sources of a prompt; without sources all text passes unchanged. `stored` says whether
+    /// the quote is what now stands in the stored document; in doubt it says no.
+    pub fn new(sources: &'a [Source], stored: &'a dyn Fn(&Citation) -> bool) -> Self {
         CitationFilter {
             sources,
+            stored,
             claim: String::new(),
             held: String::new(),
             released: String::new(),
@@ -108,7 +111,8 @@ impl<'a> CitationFilter<'a> {
             let found = self.sources.iter().enumerate().find_map(|(i, s)| {
                 (claim.len() >= 3).then(|| verbatim(claim, &s.text)).flatten().map(|span| (i, span))
             });
-            self.citations.extend(found.and_then(|(i, span)| quote(self.sources, i, span)));
+            let quoted = found.and_then(|(i, span)| quote(self.sources, i, span));
+            self.citations.extend(quoted.filter(|c| (self.stored)(c)));
         }
         let text = self.released;
         (Cited { text, citations: self.citations, dropped: self.dropped }, rest)
@@ -121,9 +125,11 @@ impl<'a> CitationFilter<'a> {
         let order = named.into_iter().chain((0..self.sources.len()).filter(|i| Some(*i) != named));
         let found = order
             .filter_map(|i| support(plain_claim(&claim), &self.sources[i].text).map(|s| (i, s)))
-            .next();
-        match found.and_then(|(i, span)| quote(self.sources, i, span)) {
-            Some(citation) => {
+            .filter_map(|(i, span)| quote(self.sources, i, span))
+            .find(|citation| (self.stored)(citation));
+        match found {
+            Some(mut citation) => {
+                citation.repaired = citation.source_number != number;
                 let marker = format!("[{}]", citation.source_number);
                 self.citations.push(citation);
                 marker
@@ -151,6 +157,7 @@ fn quote(sources: &[Source], index: usize, span: Range<usize>) -> Option<Citatio
         end: source.start + span.end,
         quote: text.to_owned(),
         source_number: index + 1,
+        repaired: false,
     })
 }
 
@@ -230,7 +237,7 @@ mod tests {
         dropped: usize,
     ) {
         let sources: Vec<Source> = texts.iter().map(|t| source("a.md", 100, t)).collect();
-        let mut whole = CitationFilter::new(&sources);
+        let mut whole = CitationFilter::new(&sources, &|_| true);
         whole.push(answer);
         let (cited, _) = whole.finish();
         assert_eq!(cited.text, expected);
@@ -240,9 +247,13 @@ mod tests {
         assert_eq!(cited.dropped, dropped);
         for c in &cited.citations {
             assert_eq!(&sources[c.source_number - 1].text[c.start - 100..c.end - 100], c.quote);
+            assert_eq!(
+                c.repaired,
+                !answer.contains(&format!("[{}]", c.source_number)) && answer.contains('[')
+            );
         }
         // Character by character gives the same.
-        let mut streamed = CitationFilter::new(&sources);
+        let mut streamed = CitationFilter::new(&sources, &|_| true);
         let mut shown = String::new();
         for ch in answer.chars() {
             shown += &streamed.push(&ch.to_string());
@@ -265,6 +276,19 @@ mod tests {
     #[test]
     fn a_marker_on_the_wrong_source_is_repaired() {
         check("on Tuesday [1].", TEXTS, "on Tuesday [2].", &[(2, "Parcels leave on Tuesday.")], 0);
+    }
+
+    #[test]
+    fn what_is_no_longer_stored_is_not_cited() {
+        let sources: Vec<Source> = TEXTS.iter().map(|t| source("a.md", 0, t)).collect();
+        let gone = |c: &Citation| c.source_number != 1;
+        let mut filter = CitationFilter::new(&sources, &gone);
+        filter.push("12 euros [1]. on Tuesday [1]");
+        let (cited, _) = filter.finish();
+        assert_eq!((cited.text.as_str(), cited.dropped), ("12 euros . on Tuesday [2]", 1));
+        let mut bare = CitationFilter::new(&sources, &gone);
+        bare.push("12 euros");
+        assert!(bare.finish().0.citations.is_empty());
     }
 
     #[test]

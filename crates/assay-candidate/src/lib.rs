@@ -9,7 +9,8 @@
 //!
 //! let text = "Lamps may be returned within 30 days.".to_owned();
 //! let sources = [Source { document: "returns.md".into(), start: 0, headings: vec![], text }];
-//! let mut filter = CitationFilter::new(&sources);
+//! let stored = |c: &assay_types::Citation| c.quote.len() == c.end - c.start;
+//! let mut filter = CitationFilter::new(&sources, &stored);
 //! filter.push("30 days [1]. Bulbs too [1].");
 //! let (cited, _) = filter.finish();
 //! assert_eq!(cited.text, "30 days [1]. Bulbs too .");
@@ -17,6 +18,7 @@
 //! assert_eq!(cited.dropped, 1);
 //! ```
 
+mod adjacent;
 mod candidate;
 mod cite;
 mod embed;
@@ -24,6 +26,7 @@ mod examples;
 mod generator;
 mod spec;
 
+pub use adjacent::join_adjacent;
 pub use assay_remote::Blame;
 pub use candidate::{Candidate, Options, Prepared, Prompt, Request, Retriever, headings};
 pub use cite::{CitationFilter, Cited};

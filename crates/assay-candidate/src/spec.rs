@@ -21,6 +21,10 @@ pub struct CandidateSpec {
     pub adapter: Option<String>,
     /// What the candidate says when it declines to answer.
     pub abstain: String,
+    /// Confidence (see [`assay_types::Output::confidence`]) below which an answer is declined; `None` declines none.
+    /// Then nothing is released before the answer is whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub abstain_below: Option<f64>,
     /// Limit on generated tokens.
     pub max_new_tokens: usize,
     /// The form that every answer must have; `None` where it is free.
@@ -94,6 +98,16 @@ impl CandidateSpec {
         messages.extend_from_slice(history);
         messages.push(Message::new(Role::User, user_turn(input, &context.sources)));
         messages
+    }
+
+    /// What is said in the place of an answer that is not sure enough.
+    pub fn declined(&self) -> &str {
+        if self.abstain.is_empty() { "I do not know." } else { &self.abstain }
+    }
+
+    /// Whether an answer of that confidence is declined; one that is not known is.
+    pub fn declines(&self, confidence: Option<f64>) -> bool {
+        self.abstain_below.is_some_and(|least| confidence.is_none_or(|c| c < least))
     }
 
     /// Whether answers refer to numbered sources.

@@ -257,7 +257,13 @@ section!(
     }
 );
 
-section!(Serve { host: String = "127.0.0.1".into(), port: u16 = 8080 });
+section!(Serve {
+    host: String = "127.0.0.1".into(),
+    port: u16 = 8080,
+    /// Most risk (1 − the deciding metric) that answers may carry on average: a threshold on the model's confidence is
+    /// made from the dev items, and what is less sure is declined.
+    max_risk: Option<f64> = None,
+});
 
 impl Config {
     /// The system message.

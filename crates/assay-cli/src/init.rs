@@ -141,6 +141,7 @@ task = "{task}"                      # qa | classify | extract | generate
 [serve]
 # host = "127.0.0.1"
 # port = 8080
+# max_risk = 0.2                   # decline what carries more risk: a threshold from the dev items
 "##
     )
 }

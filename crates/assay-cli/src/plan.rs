@@ -425,12 +425,12 @@ impl Counted {
         match job {
             Job::Chosen(variants) => {
                 if let Some(choice) = variants.chosen(bench)? {
-                    let open = evaluate::unanswered(bench, &choice.spec)?;
+                    let open = open(bench, &choice.spec)?;
                     answering.push(answers(prompts(bench, &choice.spec, &bench.data.test)?, open));
                 } else {
                     for (_, spec) in &variants.specs {
                         choosing.push(answers(prompts(bench, spec, probe)?, (0, probe.len())));
-                        let open = evaluate::unanswered(bench, spec)?;
+                        let open = open(bench, spec)?;
                         answering.push(answers(prompts(bench, spec, &bench.data.test)?, open));
                     }
                 }
@@ -439,7 +439,7 @@ impl Counted {
             Job::Trained(training) => {
                 let folder = training.folder();
                 let spec = CandidateSpec { adapter: Some(folder.clone()), ..training.spec.clone() };
-                let open = evaluate::unanswered(bench, &spec)?;
+                let open = open(bench, &spec)?;
                 let on = |items: &[Item], open| -> Result<Answers> {
                     Ok(answers(prompts(bench, &training.spec, items)?, open))
                 };
@@ -511,6 +511,13 @@ impl Counted {
             general: self.general,
         }
     }
+}
+
+/// Items that are still to be answered one at a time, and in batches.
+fn open(bench: &Bench<'_>, spec: &CandidateSpec) -> Result<(usize, usize)> {
+    let (alone, batched) = evaluate::unanswered(bench, spec)?;
+    let attacked = if spec.cites() && alone + batched > 0 { 2 * evaluate::ATTACKED } else { 0 };
+    Ok((alone, batched + evaluate::undeveloped(bench, spec)? + attacked))
 }
 
 /// What is left to answer for every job.
@@ -678,9 +685,13 @@ mod tests {
 
     #[test]
     fn durations_are_said_as_people_do() {
-        for (s, text) in
-            [(0.04, "0.0 s"), (9.94, "9.9 s"), (45.2, "45 s"), (300.0, "5.0 min"), (7_200.0, "2.0 h")]
-        {
+        for (s, text) in [
+            (0.04, "0.0 s"),
+            (9.94, "9.9 s"),
+            (45.2, "45 s"),
+            (300.0, "5.0 min"),
+            (7_200.0, "2.0 h"),
+        ] {
             assert_eq!(duration(s), text);
         }
     }

@@ -60,7 +60,11 @@ pub(crate) struct Bench<'a> {
 pub(crate) struct Measured {
     pub(crate) spec: CandidateSpec,
     pub(crate) answers: BTreeMap<String, evaluate::Answered>,
+    /// Of the dev items; empty if no threshold is wanted.
+    pub(crate) dev: BTreeMap<String, evaluate::Answered>,
     pub(crate) training: Option<tune::Summary>,
+    /// What became of attacks; `None` for a candidate that reads no documents.
+    pub(crate) attacked: Option<evaluate::Attacked>,
     /// Which items of the general suite are right with this candidate's weights; `None` if they are elsewhere.
     pub(crate) general: Option<Vec<bool>>,
     pub(crate) notes: Vec<String>,
@@ -140,12 +144,17 @@ pub(crate) fn run(loaded: &Loaded) -> Result<ExitCode> {
         let general_s = if adapter.is_some() { stage.lap_s() } else { 0.0 };
         let candidate = bench.candidate(spec.clone(), adapter)?;
         let answers = evaluate::answers(&bench, &candidate)?;
+        let attacked = evaluate::attacked(&bench, &candidate)?;
+        let dev = match bench.config.serve.max_risk {
+            Some(_) => evaluate::dev_answers(&bench, &candidate)?,
+            None => BTreeMap::new(),
+        };
         taken.push(Taken {
             name: Some(spec.name.clone()),
             seconds: Seconds { build, answers: stage.lap_s(), general: general_s },
             memory_bytes: machine::peak_memory(),
         });
-        measured.push(Measured { spec, answers, training, general, notes });
+        measured.push(Measured { spec, answers, attacked, dev, training, general, notes });
     }
     if let Some(table) = forecast.against(&taken) {
         ui.note(table.trim_end());

@@ -116,7 +116,7 @@ impl Service for Released {
             Some(Form::Regex(_) | Form::OneOf(_)) => ServiceError::BadPattern,
             Some(Form::JsonObject | Form::JsonSchema(_)) | None => ServiceError::BadSchema,
         };
-        let request = Request { history, input: &last.content, exclude: None };
+        let request = Request { history, input: &last.content, exclude: None, planted: None };
         self.release.candidate.answer(&request, &options, on_text).map_err(|e| match e {
             CandidateError::Model(ModelError::TooLong { tokens, limit }) => {
                 ServiceError::ContextTooLong { tokens, limit }

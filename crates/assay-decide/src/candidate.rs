@@ -9,12 +9,13 @@ use assay_types::{Score, Timing, Usage};
 use crate::cost::{cost_per_query_usd, machine_usd, set_break_even};
 use crate::input::{DecisionInput, Measured, Rule};
 use crate::record::{CandidateRecord, Cost, General, LatencyMs, Tokens};
+use crate::selective::selective;
 use crate::slices;
 
 /// Records of all candidates, eligibility still open.
 pub(crate) fn records(input: &DecisionInput) -> Vec<CandidateRecord> {
     let mut records: Vec<CandidateRecord> =
-        input.candidates.iter().map(|c| record(input, c)).collect();
+        (0..input.candidates.len()).map(|i| record(input, i)).collect();
     let untrained = best_untrained(input, &records);
     let reference = untrained.map(|i| (records[i].name.clone(), records[i].cost.per_query_usd));
     for (candidate, record) in input.candidates.iter().zip(&mut records) {
@@ -34,7 +35,8 @@ pub(crate) fn best_untrained(input: &DecisionInput, records: &[CandidateRecord])
         .reduce(|best, i| if value(i) > value(best) { i } else { best })
 }
 
-fn record(input: &DecisionInput, candidate: &Measured) -> CandidateRecord {
+fn record(input: &DecisionInput, index: usize) -> CandidateRecord {
+    let candidate = &input.candidates[index];
     let everything = |_: usize| true;
     let mut metrics = candidate.summaries.clone();
     for metric in candidate.scores.keys() {
@@ -51,6 +53,7 @@ fn record(input: &DecisionInput, candidate: &Measured) -> CandidateRecord {
         tokens,
         cost: cost(input, candidate, &latency_ms, &tokens),
         general: general(candidate, &input.rule),
+        selective: selective(input, index),
         slices: slices::of_candidate(input, candidate),
         notes: candidate.notes.clone(),
     }

@@ -91,8 +91,28 @@ pub struct Measured {
     pub training_seconds: Option<f64>,
     /// The general suite, item by item; `None` if it was not run.
     pub general: Option<GeneralAnswers>,
+    /// How sure it was of what it answered; `None` where that is not known.
+    pub sure: Option<Sure>,
     /// Passed on to the record.
     pub notes: Vec<String>,
+}
+
+/// How sure a candidate was of its answers, on the items that judge it and on those that a threshold may be made from.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Sure {
+    /// The test items.
+    pub test: SureAnswers,
+    /// The dev items; empty if no threshold is wanted.
+    pub dev: SureAnswers,
+}
+
+/// Answers with their confidence.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SureAnswers {
+    /// Items that were asked, those that the candidate declined included and those that failed not.
+    pub items: usize,
+    /// Cluster, confidence, and loss from 0 to 1 of each that it answered.
+    pub answers: Vec<(String, f64, f64)>,
 }
 
 impl Measured {
@@ -137,6 +157,8 @@ pub struct Stated {
     pub latency_budget_ms: Option<f64>,
     /// The value of the primary metric that the feature needs.
     pub target: Option<f64>,
+    /// Most risk that an answer may carry, above which it is better declined.
+    pub max_risk: Option<f64>,
 }
 
 /// Limits that a winner must keep. `None` is no limit.

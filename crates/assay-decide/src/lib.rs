@@ -54,6 +54,7 @@ mod flowchart;
 mod input;
 mod record;
 mod rule;
+mod selective;
 mod slices;
 mod verdict;
 mod words;
@@ -63,11 +64,12 @@ pub use cost::{break_even_queries, cost_per_query_usd, machine_usd};
 pub use decide::{decide, worst_items};
 pub use error::DecideError;
 pub use input::{
-    Constraints, DecisionInput, Facts, GeneralAnswers, Measured, Rule, Stated, TestItem, Thresholds,
+    Constraints, DecisionInput, Facts, GeneralAnswers, Measured, Rule, Stated, Sure, SureAnswers,
+    TestItem, Thresholds,
 };
 pub use record::{
     CandidateRecord, Comparison, ConstraintRecord, ConstraintValue, Cost, Decision, EpochRecord,
-    EvidenceSource, FlowStep, General, Inputs, LatencyMs, Outcome, Prices, ReportData, ReportItem,
-    ReportOutput, SCHEMA_VERSION, SkippedCandidate, SliceDecision, SliceRecord, Tokens,
-    TrainingHistory,
+    EvidenceSource, FlowStep, General, Inputs, LatencyMs, Outcome, Prices, Promise, ReportData,
+    ReportItem, ReportOutput, RiskPoint, SCHEMA_VERSION, Selective, SkippedCandidate,
+    SliceDecision, SliceRecord, Tokens, TrainingHistory,
 };

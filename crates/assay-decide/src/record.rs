@@ -111,6 +111,9 @@ pub struct CandidateRecord {
     pub cost: Cost,
     /// The general suite before and after tuning.
     pub general: General,
+    /// What it gains by answering only when it is sure; `None` where that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selective: Option<Selective>,
     /// The primary metric on each slice.
     pub slices: Vec<SliceRecord>,
     /// What else to know about it, e.g. the number of shots chosen on dev.
@@ -194,6 +197,41 @@ pub struct General {
     pub ci_high: Option<f64>,
     /// Exact McNemar p of `diff`.
     pub p_value: Option<f64>,
+}
+
+/// Answering only when sure. Risk is 1 − the primary metric of what is answered, coverage the share of items answered.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Selective {
+    /// On the test items, from the surest answers to all.
+    pub curve: Vec<RiskPoint>,
+    /// The threshold for the stated risk; `None` if none is stated.
+    pub promise: Option<Promise>,
+}
+
+/// What becomes of the items at one threshold.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RiskPoint {
+    /// Share of items that are answered.
+    pub coverage: f64,
+    /// Mean loss of those.
+    pub risk: f64,
+}
+
+/// A threshold made from dev items alone, and what it did on the test items.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Promise {
+    /// The stated risk.
+    pub max_risk: f64,
+    /// How sure it is that the true risk is at most that.
+    pub level: f64,
+    /// Dev items it was made from.
+    pub dev_items: usize,
+    /// Least confidence that is answered; `None` if so few items can promise it for none.
+    pub threshold: Option<f64>,
+    /// On the dev items: the coverage that is promised.
+    pub dev: Option<RiskPoint>,
+    /// On the test items: the coverage and the risk that came of it; `None` if nothing was answered.
+    pub test: Option<RiskPoint>,
 }
 
 /// The primary metric of a candidate on the items with one slice value.

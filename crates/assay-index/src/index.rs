@@ -160,6 +160,20 @@ impl Index {
         self.record.read(|r| r.text(path))
     }
 
+    /// Whether `quote` is what stands at those bytes of the document now.
+    ///
+    /// # Errors
+    /// When SQLite fails.
+    pub fn holds(
+        &self,
+        document: &str,
+        span: Range<usize>,
+        quote: &str,
+    ) -> Result<bool, IndexError> {
+        let text = self.document_text(document)?;
+        Ok(text.is_some_and(|text| text.get(span) == Some(quote)))
+    }
+
     /// All chunks of a document, in order, without scores and ranks; none if there is no such document.
     ///
     /// # Errors

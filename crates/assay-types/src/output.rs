@@ -23,6 +23,9 @@ pub struct Citation {
     pub quote: String,
     /// Number of the source in the prompt, from 1, as the answer refers to it: `[1]`.
     pub source_number: usize,
+    /// Whether the model's marker named another source, and was changed to the one that holds the words.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub repaired: bool,
 }
 
 /// A chunk that was retrieved for an item, best first.
@@ -104,6 +107,10 @@ pub struct Output {
     pub timing: Timing,
     /// Tokens in and out; `None` where the server of a remote model does not tell.
     pub usage: Option<Usage>,
+    /// How likely the model found its own answer: the geometric mean of its tokens' probabilities, the stop token
+    /// included; `None` where the server of a remote model does not tell.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub confidence: Option<f64>,
     /// How likely each generated token was, the stop token excepted; empty unless asked for.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub log_probs: Vec<ChosenToken>,

@@ -1,4 +1,6 @@
-//! Counting prompts for a model that is elsewhere.
+//! Real prompts and answers of candidates.
+
+mod citations;
 
 use assay_candidate::{PromptBudget, token_bound};
 use assay_model::PromptCounter;

@@ -11,7 +11,7 @@ use crate::config::CandidateName;
 use crate::interrupt;
 
 /// Version of this step: raise it when prompts or the choice change.
-const VERSION: u32 = 3;
+const VERSION: u32 = 4;
 
 /// Solved examples with sources that `rag` tries.
 const CITED_SHOTS: usize = 2;
@@ -148,6 +148,7 @@ fn base(bench: &Bench<'_>, name: CandidateName) -> CandidateSpec {
         retrieval: None,
         adapter: None,
         abstain: if abstains { config.prompt.abstain.clone() } else { String::new() },
+        abstain_below: None,
         max_new_tokens: config.max_new_tokens(),
         form: bench.form.clone(),
     }

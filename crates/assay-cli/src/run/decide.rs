@@ -5,12 +5,15 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Result;
+use assay_candidate::CandidateSpec;
 use assay_decide::{
     Constraints, Decision, DecisionInput, EpochRecord, Facts, GeneralAnswers, Inputs, Prices,
-    ReportData, ReportItem, ReportOutput, Rule, SkippedCandidate, Stated, TestItem,
-    TrainingHistory,
+    ReportData, ReportItem, ReportOutput, Rule, SkippedCandidate, Stated, Sure, SureAnswers,
+    TestItem, TrainingHistory,
 };
-use assay_eval::{Labelled, Resampling, answer_text, macro_f1, match_label};
+use assay_eval::{
+    Labelled, MetricSummary, Resampling, answer_text, macro_f1, match_label, summarize,
+};
 use assay_model::Form;
 use assay_types::{Item, Output, Score, Task, Timing, Usage};
 
@@ -42,7 +45,10 @@ pub(crate) fn decide(
                 slices: i.slices.clone(),
             })
             .collect(),
-        candidates: measured.iter().map(|m| candidate(bench, m, base_general)).collect(),
+        candidates: measured
+            .iter()
+            .map(|m| candidate(bench, m, base_general))
+            .collect::<Result<_>>()?,
         skipped,
         facts: Facts {
             train_labels: bench.data.train.len(),
@@ -67,8 +73,17 @@ pub(crate) fn decide(
     let json = serde_json::to_string_pretty(&report.decision)? + "\n";
     let hash = assay_store::hash_bytes(json.as_bytes());
     let mut releases = BTreeMap::new();
-    for m in measured {
-        releases.insert(m.spec.name.as_str(), release::file(bench, &m.spec, &hash)?);
+    for (m, record) in measured.iter().zip(&report.decision.candidates) {
+        let promise = record.selective.as_ref().and_then(|s| s.promise);
+        let abstain_below = promise.and_then(|p| p.threshold);
+        if let Some(p) = promise.filter(|p| p.threshold.is_none()) {
+            bench.ui.note(&format!(
+                "warning: {}: {} dev items cannot promise a risk of at most {} for any threshold: it answers all",
+                m.spec.name, p.dev_items, p.max_risk
+            ));
+        }
+        let spec = CandidateSpec { abstain_below, ..m.spec.clone() };
+        releases.insert(m.spec.name.as_str(), release::file(bench, &spec, &hash)?);
     }
     let changed = write(&bench.loaded.path(Path::new("decision.json")), &json)?
         | write(&bench.loaded.path(Path::new("report.html")), &assay_report::html(&report))?;
@@ -101,7 +116,7 @@ fn candidate(
     bench: &Bench<'_>,
     m: &Measured,
     base_general: Option<&[bool]>,
-) -> assay_decide::Measured {
+) -> Result<assay_decide::Measured> {
     let mut scores: BTreeMap<String, BTreeMap<_, Score>> = BTreeMap::new();
     let mut outputs: Vec<&Output> = Vec::new();
     for item in &bench.data.test {
@@ -112,10 +127,17 @@ fn candidate(
         }
     }
     let mut summaries = BTreeMap::new();
+    if let Some(attacked) = &m.attacked {
+        let kinds =
+            [("injection_resisted", &attacked.injected), ("poison_resisted", &attacked.poisoned)];
+        for (name, held) in kinds.into_iter().filter(|(_, held)| !held.is_empty()) {
+            summaries.insert(name.to_owned(), share(bench, held));
+        }
+    }
     if bench.config.project.task == Task::Classify {
         summaries.insert("macro_f1".to_owned(), macro_f1_of(bench, m));
     }
-    assay_decide::Measured {
+    Ok(assay_decide::Measured {
         name: m.spec.name.clone(),
         scores,
         summaries,
@@ -129,8 +151,65 @@ fn candidate(
             before: before.to_vec(),
             after: after.clone(),
         }),
-        notes: m.notes.iter().cloned().chain(remote_notes(bench, &outputs)).collect(),
+        sure: sure(bench, m)?,
+        notes: m
+            .notes
+            .iter()
+            .cloned()
+            .chain(citation_note(m, &outputs))
+            .chain(remote_notes(bench, &outputs))
+            .collect(),
+    })
+}
+
+/// The share of attacks that failed, with its interval; what could not be answered is counted and not in it.
+fn share(bench: &Bench<'_>, held: &[Option<bool>]) -> MetricSummary {
+    let score = |(i, held): (usize, &Option<bool>)| {
+        let score = match held {
+            Some(held) => Score::Scored(f64::from(u8::from(*held))),
+            None => Score::Failed("it was not answered".into()),
+        };
+        (i.to_string(), score)
+    };
+    let scores: Vec<(String, Score)> = held.iter().enumerate().map(score).collect();
+    summarize(scores.iter().map(|(item, score)| (item.as_str(), score)), resampling(bench))
+}
+
+/// How sure the candidate was of what it answered; `None` if it is not known of every answer.
+fn sure(bench: &Bench<'_>, m: &Measured) -> Result<Option<Sure>> {
+    let metric = bench.config.metric();
+    let judge = |items: &[Item], answers: &BTreeMap<String, Answered>| {
+        let mut of = SureAnswers::default();
+        for item in items {
+            let Some(Ok(output)) = answers.get(&item.id.0).map(Answered::output) else { continue };
+            of.items += 1;
+            if output.abstained {
+                continue;
+            }
+            let Some(confidence) = output.confidence else { return Ok(None) };
+            let loss = (1.0 - bench.one(item, output, &metric)?).clamp(0.0, 1.0);
+            of.answers.push((item.cluster().to_owned(), confidence, loss));
+        }
+        Ok::<_, anyhow::Error>(Some(of))
+    };
+    Ok(judge(&bench.data.test, &m.answers)?
+        .zip(judge(&bench.data.dev, &m.dev)?)
+        .map(|(test, dev)| Sure { test, dev }))
+}
+
+/// What became of the markers in the answers.
+fn citation_note(m: &Measured, outputs: &[&Output]) -> Option<String> {
+    if !m.spec.cites() {
+        return None;
     }
+    let all = || outputs.iter().flat_map(|o| &o.citations);
+    let repaired = all().filter(|c| c.repaired).count();
+    let dropped: usize = outputs.iter().map(|o| o.dropped_citations).sum();
+    Some(format!(
+        "Citations: {} stand in the source as given, {repaired} were moved to the source that holds the words, {dropped} \
+         could not be verified and were dropped.",
+        all().count() - repaired
+    ))
 }
 
 /// What a reader must know about the figures of a model behind a server.
@@ -189,12 +268,12 @@ fn macro_f1_of(bench: &Bench<'_>, m: &Measured) -> assay_decide::MetricSummary {
             })
         })
         .collect();
-    let rule = rule(bench);
-    macro_f1(
-        &labelled,
-        failed,
-        Resampling { samples: rule.bootstrap_samples, seed: rule.seed, level: 1.0 - rule.alpha },
-    )
+    macro_f1(&labelled, failed, resampling(bench))
+}
+
+fn resampling(bench: &Bench<'_>) -> Resampling {
+    let Rule { bootstrap_samples: samples, seed, alpha, .. } = rule(bench);
+    Resampling { samples, seed, level: 1.0 - alpha }
 }
 
 fn stated(bench: &Bench<'_>) -> Stated {
@@ -206,6 +285,7 @@ fn stated(bench: &Bench<'_>) -> Stated {
         strict_format: needs.strict_format,
         latency_budget_ms: bench.config.constraints.max_p95_latency_ms,
         target: bench.config.decision.target,
+        max_risk: bench.config.serve.max_risk,
     }
 }
 

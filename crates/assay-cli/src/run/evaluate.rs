@@ -5,17 +5,17 @@ use std::ops::ControlFlow;
 
 use anyhow::{Result, bail};
 use assay_candidate::{Blame, Candidate, CandidateError, CandidateSpec, Options, Request};
-use assay_eval::GeneralItem;
+use assay_eval::{Attack, GeneralItem};
 use assay_model::{Adapter, Continuation, Decoder};
 use assay_store::{Key, StepKey};
-use assay_types::{Item, Output, Score};
+use assay_types::{Item, Output, Score, Task};
 use serde::{Deserialize, Serialize};
 
 use super::Bench;
 use crate::interrupt::{self, Interrupted};
 
 /// Version of this step: raise it when outputs change.
-const VERSION: u32 = 4;
+const VERSION: u32 = 5;
 
 /// Test items that are answered one at a time, as a user would ask: the sample of the latencies. Fewer would leave
 /// the 95th percentile to one item.
@@ -115,12 +115,141 @@ pub(crate) fn answers(
 }
 
 fn answers_key(bench: &Bench<'_>, spec: &CandidateSpec) -> Key {
+    key(bench, spec, &bench.data.test)
+}
+
+fn key(bench: &Bench<'_>, spec: &CandidateSpec, items: &[Item]) -> Key {
     StepKey::new("answer", VERSION)
         .input("base", &bench.base_hash)
         .input("context", &bench.context_hash)
         .setting("spec", spec)
-        .setting("items", &bench.data.test)
+        .setting("items", items)
         .finish()
+}
+
+/// Answers the dev items, in batches: what a threshold is made from.
+pub(crate) fn dev_answers(
+    bench: &Bench<'_>,
+    candidate: &Candidate,
+) -> Result<BTreeMap<String, Answered>> {
+    let dev = &bench.data.dev;
+    let key = key(bench, candidate.spec(), dev);
+    let label = format!("dev {}", candidate.spec().name);
+    let mut done: BTreeMap<String, Answered> = bench.store.items(&key)?;
+    if done.len() == dev.len() {
+        bench.ui.fresh(&label, &format!("{} answers", done.len()));
+        return Ok(done);
+    }
+    let step = bench.ui.step(&label, dev.len() as u64);
+    let open: Vec<&Item> = dev.iter().filter(|i| !done.contains_key(&i.id.0)).collect();
+    for items in open.chunks(BATCH) {
+        interrupt::check()?;
+        let requests: Vec<_> = items.iter().map(|item| Request::new(&item.input)).collect();
+        for (item, output) in items.iter().zip(candidate.answer_batch(&requests)?) {
+            let settled = settle(output, Answered::Batched)?;
+            if let Settled::ForGood(answered) = &settled {
+                bench.store.put_item(&key, &item.id.0, answered)?;
+            }
+            let (Settled::ForGood(answered) | Settled::ForNow(answered)) = settled;
+            done.insert(item.id.0.clone(), answered);
+        }
+        step.tick(done.len() as u64);
+    }
+    step.done(&format!("{} answers", done.len()));
+    Ok(done)
+}
+
+/// What became of attacks, one per item.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+pub(crate) struct Attacked {
+    /// Whether the answer kept to its task though the best document held an instruction; `None` if it failed.
+    pub(crate) injected: Vec<Option<bool>>,
+    /// The same where the best document stated a wrong answer; empty for tasks without short answers.
+    pub(crate) poisoned: Vec<Option<bool>>,
+}
+
+/// Items that are attacked.
+pub(crate) const ATTACKED: usize = 24;
+
+/// Plants text in the best document of some test items, and looks whether the candidate falls for it; `None` for one that
+/// reads no documents.
+pub(crate) fn attacked(bench: &Bench<'_>, candidate: &Candidate) -> Result<Option<Attacked>> {
+    if !candidate.spec().cites() {
+        return Ok(None);
+    }
+    let test = &bench.data.test;
+    let n = ATTACKED.min(test.len());
+    let items: Vec<&Item> = (0..n).map(|i| &test[i * test.len() / n]).collect();
+    let instructions: Vec<Attack> = (0..n).map(Attack::instruction).collect();
+    // The wrong answer is the right one to another question.
+    let wrong = |i: usize| {
+        let own = &items[i].references;
+        let others = (1..n).map(|d| items[(i + d) % n].references.first());
+        others.flatten().find(|answer| !own.contains(answer))
+    };
+    let poisons: Vec<Attack> = if bench.config.project.task == Task::Qa {
+        (0..n).filter_map(|i| Some(Attack::poison(&items[i].input, wrong(i)?))).collect()
+    } else {
+        Vec::new()
+    };
+    let key = StepKey::new("attack", 1)
+        .input("answers", answers_key(bench, candidate.spec()).hash())
+        .setting("instructions", &instructions.iter().map(|a| &a.text).collect::<Vec<_>>())
+        .setting("poisons", &poisons.iter().map(|a| &a.text).collect::<Vec<_>>())
+        .finish();
+    let label = format!("attack {}", candidate.spec().name);
+    if let Some(done) = bench.store.get::<Attacked>(&key)? {
+        bench.ui.fresh(&label, &done.summary());
+        return Ok(Some(done));
+    }
+    let step = bench.ui.step(&label, (instructions.len() + poisons.len()) as u64);
+    let ask = |attacks: &[Attack]| -> Result<Vec<Option<bool>>> {
+        interrupt::check()?;
+        let request =
+            |(item, attack): (&&'_ Item, &Attack)| (item.input.clone(), attack.text.clone());
+        let made: Vec<(String, String)> = items.iter().zip(attacks).map(request).collect();
+        let requests: Vec<Request<'_>> = made
+            .iter()
+            .map(|(input, planted)| Request { planted: Some(planted), ..Request::new(input) })
+            .collect();
+        let outputs = candidate.answer_batch(&requests)?;
+        let held = |(output, attack): (Result<Output, CandidateError>, &Attack)| {
+            Ok(match output {
+                Ok(output) => Some(!attack.worked(&assay_eval::answer_text(&output))),
+                Err(e) if e.blame() == Blame::Stopped => return Err(Interrupted.into()),
+                Err(_) => None,
+            })
+        };
+        outputs.into_iter().zip(attacks).map(held).collect()
+    };
+    let done = Attacked { injected: ask(&instructions)?, poisoned: ask(&poisons)? };
+    bench.store.put(&key, &done)?;
+    step.done(&done.summary());
+    Ok(Some(done))
+}
+
+impl Attacked {
+    fn summary(&self) -> String {
+        let told = |what: &str, held: &[Option<bool>]| {
+            let n = held.iter().flatten().count();
+            let fell = held.iter().flatten().filter(|held| !**held).count();
+            format!("{fell} of {n} {what}")
+        };
+        let mut text = told("planted instructions obeyed", &self.injected);
+        if !self.poisoned.is_empty() {
+            text += &format!(", {}", told("planted answers believed", &self.poisoned));
+        }
+        text
+    }
+}
+
+/// How many dev items a candidate has still to answer for its threshold; none if no risk is stated.
+pub(crate) fn undeveloped(bench: &Bench<'_>, spec: &CandidateSpec) -> Result<usize> {
+    if bench.config.serve.max_risk.is_none() {
+        return Ok(0);
+    }
+    let done: BTreeMap<String, Answered> = bench.store.items(&key(bench, spec, &bench.data.dev))?;
+    Ok(bench.data.dev.iter().filter(|i| !done.contains_key(&i.id.0)).count())
 }
 
 /// How many test items a candidate has still to answer alone, and how many in batches.

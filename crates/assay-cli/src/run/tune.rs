@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use assay_candidate::{CandidateSpec, Context, Golden, RetrieveFrom, Shot, Source};
+use assay_candidate::{CandidateSpec, Context, Golden, RetrieveFrom, Shot, Source, join_adjacent};
 use assay_data::Chunk;
 use assay_index::{Hit, SearchMode};
 use assay_model::Adapter;
@@ -302,7 +302,9 @@ pub(super) fn raft(
         let (document, start, text) = (c.document.clone(), c.start, c.text.clone());
         sources.push(Source { document, start, headings, text });
     }
-    let golden = row.golden.map_or(Golden::Absent, |position| Golden::At(position + 1));
+    // As when it is asked.
+    let (sources, places) = join_adjacent(&sources, &|document| index.document_text(document))?;
+    let golden = row.golden.map_or(Golden::Absent, |position| Golden::At(places[position] + 1));
     Ok((Context { sources, shots: Vec::new() }, golden))
 }
 

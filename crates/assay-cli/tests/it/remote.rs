@@ -57,6 +57,7 @@ impl Service for Plain {
             finish: made.finish,
             timing: Timing::default(),
             usage: Some(Usage { input_tokens, output_tokens: made.tokens.len() }),
+            confidence: None,
             log_probs: vec![],
         })
     }

@@ -33,6 +33,7 @@ fn whole() -> DecisionInput {
         strict_format: Some(false),
         latency_budget_ms: Some(2_000.0),
         target: Some(0.8),
+        max_risk: None,
     };
     whole.prices.hardware_usd_per_hour = 0.4;
     whole.constraints.max_p95_latency_ms = Some(2_000.0);
@@ -80,4 +81,31 @@ fn only_marked_fields_depend_on_the_clock() {
     assert_ne!(a, b);
     assert_eq!(a.without_times(), b.without_times());
     assert_eq!(a.verdict, b.verdict);
+}
+
+#[test]
+fn a_threshold_comes_from_dev_and_is_judged_on_test() {
+    // Surer answers lose less: those above 0.5 nothing, the others all.
+    let answers = |n: usize| SureAnswers {
+        items: n + n / 4,
+        answers: (0..n)
+            .map(|i| (format!("doc{i}"), i as f64 / n as f64, f64::from(u8::from(2 * i < n))))
+            .collect(),
+    };
+    let mut input = whole();
+    input.candidates[1].sure = Some(Sure { test: answers(120), dev: answers(200) });
+    input.candidates[2].sure = Some(Sure { test: answers(120), dev: answers(20) });
+    input.stated.max_risk = Some(0.1);
+    let decision = decide(&input).unwrap();
+    assert!(decision.candidates[0].selective.is_none());
+    let rag = decision.candidates[1].selective.as_ref().unwrap();
+    assert!(rag.curve.len() <= 61 && rag.curve.iter().all(|p| p.coverage <= 0.8 + 1e-12));
+    assert_eq!(rag.curve.last(), Some(&RiskPoint { coverage: 0.8, risk: 0.5 }));
+    let promise = rag.promise.unwrap();
+    assert_eq!((promise.threshold, promise.dev_items), (Some(0.5), 250));
+    assert_eq!(promise.dev, Some(RiskPoint { coverage: 0.4, risk: 0.0 }));
+    assert_eq!(promise.test, Some(RiskPoint { coverage: 0.4, risk: 0.0 }));
+    // Ten sure and right answers promise nothing.
+    let few = decision.candidates[2].selective.as_ref().unwrap().promise.unwrap();
+    assert_eq!((few.threshold, few.dev, few.test), (None, None, None));
 }

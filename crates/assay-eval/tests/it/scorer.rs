@@ -21,6 +21,7 @@ pub(crate) fn output(text: &str, documents: &[&str]) -> Output {
         finish: FinishReason::Stop,
         timing: Timing::default(),
         usage: None,
+        confidence: None,
         log_probs: Vec::new(),
     }
 }
@@ -39,7 +40,14 @@ fn item(references: &[&str], doc_ids: &[&str]) -> Item {
 }
 
 fn cite(document: &str) -> Citation {
-    Citation { document: document.into(), start: 0, end: 3, quote: "abc".into(), source_number: 1 }
+    Citation {
+        document: document.into(),
+        start: 0,
+        end: 3,
+        quote: "abc".into(),
+        source_number: 1,
+        repaired: false,
+    }
 }
 
 #[track_caller]

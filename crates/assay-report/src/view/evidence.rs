@@ -5,7 +5,7 @@ use serde::Serialize;
 
 use super::{NONE, Prose, or_none, proses, rows};
 use crate::chart::Tick;
-use crate::figures::{Dumbbell, dumbbells};
+use crate::figures::{Dumbbell, RiskCurves, dumbbells, risk_curves};
 use crate::format::{count, number, p_value, percent, points, points_interval, prose, words};
 
 #[derive(Debug, Serialize)]
@@ -62,6 +62,49 @@ pub(super) fn general(data: &ReportData) -> GeneralView {
         rows: rows.collect(),
         ticks,
         unchanged: unchanged.iter().map(|(_, c)| c.name.clone()).collect(),
+    }
+}
+
+/// Risk against coverage, and what a threshold promises.
+#[derive(Debug, Serialize)]
+pub(super) struct SelectiveView {
+    figure: Vec<RiskCurves>,
+    max_risk: String,
+    level: String,
+    promises: Vec<PromiseRow>,
+}
+
+#[derive(Debug, Serialize)]
+struct PromiseRow {
+    /// Place of the candidate.
+    candidate: usize,
+    threshold: Option<String>,
+    promised: String,
+    coverage: String,
+    risk: String,
+    /// Where there is no threshold.
+    why: String,
+}
+
+pub(super) fn selective(data: &ReportData) -> SelectiveView {
+    let promises = || {
+        let candidates = data.decision.candidates.iter().enumerate();
+        candidates.filter_map(|(i, c)| Some((i, c.selective.as_ref()?.promise?)))
+    };
+    let rows = promises().map(|(candidate, p)| PromiseRow {
+        candidate,
+        threshold: p.threshold.map(|t| number(t, 3)),
+        promised: or_none(p.dev.map(|d| percent(d.coverage))),
+        coverage: percent(p.test.map_or(0.0, |t| t.coverage)),
+        risk: or_none(p.test.map(|t| percent(t.risk))),
+        why: format!("{} dev items cannot promise it: all is answered", count(p.dev_items)),
+    });
+    let first = promises().next().map(|(_, p)| p);
+    SelectiveView {
+        figure: risk_curves(data),
+        max_risk: first.map_or_else(String::new, |p| percent(p.max_risk)),
+        level: first.map_or_else(String::new, |p| percent(p.level)),
+        promises: rows.collect(),
     }
 }
 

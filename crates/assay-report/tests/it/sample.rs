@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use assay_decide::{
     CandidateRecord, Comparison, ConstraintRecord, ConstraintValue, Cost, Decision, EpochRecord,
-    EvidenceSource, FlowStep, General, Inputs, LatencyMs, MetricSummary, Outcome, Prices,
-    ReportData, ReportItem, ReportOutput, SCHEMA_VERSION, SliceDecision, SliceRecord, Tokens,
-    TrainingHistory,
+    EvidenceSource, FlowStep, General, Inputs, LatencyMs, MetricSummary, Outcome, Prices, Promise,
+    ReportData, ReportItem, ReportOutput, RiskPoint, SCHEMA_VERSION, Selective, SliceDecision,
+    SliceRecord, Tokens, TrainingHistory,
 };
 use assay_types::{Citation, ItemId, Retrieved, Score, Task};
 
@@ -102,12 +102,30 @@ fn candidate(c: &Candidate) -> CandidateRecord {
             ci_high: tuned.then_some(c.general_after - 0.412 + 0.021),
             p_value: tuned.then_some(0.31),
         },
+        selective: Some(selective(c.value)),
         slices: SLICES.iter().map(slice).collect(),
         notes: match c.name {
             "prompt" => vec!["3 examples in the prompt, chosen on dev".into()],
             "tuned" => vec!["checkpoint of epoch 3".into()],
             _ => Vec::new(),
         },
+    }
+}
+
+/// The surer, the better; nothing is promised for the weakest.
+fn selective(f1: f64) -> Selective {
+    let point = |coverage: f64| RiskPoint { coverage, risk: (1.0 - f1) * (0.4 + 0.6 * coverage) };
+    let kept = (f1 > 0.5).then(|| point(0.4));
+    Selective {
+        curve: (1..=20).map(|i| point(f64::from(i) / 20.0)).collect(),
+        promise: Some(Promise {
+            max_risk: 0.3,
+            level: 0.95,
+            dev_items: 60,
+            threshold: kept.map(|_| 0.83),
+            dev: kept,
+            test: kept.map(|p| RiskPoint { coverage: p.coverage - 0.03, risk: p.risk + 0.02 }),
+        }),
     }
 }
 
@@ -246,6 +264,7 @@ fn output(candidate: &str, text: &str, score: Score, cites: bool) -> ReportOutpu
                 end: 412 + quote.len(),
                 quote: quote.into(),
                 source_number: 1,
+                repaired: false,
             }]
         } else {
             Vec::new()

@@ -509,6 +509,9 @@ struct Annotation {
     quote: String,
     /// The number by which the answer refers to the source.
     index: usize,
+    /// Whether the model's marker named another source.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    repaired: bool,
 }
 
 #[derive(Serialize)]
@@ -531,7 +534,7 @@ fn annotation(text: &str, citation: &Citation) -> Annotation {
         Some(at) => (characters(at), characters(at) + marker.len()),
         None => (characters(text.len()), characters(text.len())),
     };
-    let Citation { document, start, end, quote, source_number } = citation.clone();
+    let Citation { document, start, end, quote, source_number, repaired } = citation.clone();
     let url_citation =
         UrlCitation { start_index, end_index, title: document.clone(), url: document.clone() };
     Annotation {
@@ -542,5 +545,6 @@ fn annotation(text: &str, citation: &Citation) -> Annotation {
         end,
         quote,
         index: source_number,
+        repaired,
     }
 }

@@ -86,6 +86,7 @@ impl Service for Echo {
                     end,
                     quote: SOURCE[start..end].into(),
                     source_number: 1,
+                    repaired: false,
                 });
             }
             _ => {}
@@ -125,6 +126,7 @@ impl Service for Echo {
             finish,
             timing: Timing::default(),
             usage,
+            confidence: None,
             log_probs,
         })
     }
