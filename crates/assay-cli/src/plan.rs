@@ -564,8 +564,7 @@ fn prompts(bench: &Bench<'_>, spec: &CandidateSpec, items: &[Item]) -> Result<Pr
             made.push(tokens);
         }
     }
-    let new = bench.config.max_new_tokens();
-    Ok(Prompts::of(&made, new, ms / 1e3 / made.len().max(1) as f64))
+    Ok(Prompts::of(&made, ms / 1e3 / made.len().max(1) as f64))
 }
 
 /// What a few answers of the base model say.

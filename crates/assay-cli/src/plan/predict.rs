@@ -92,8 +92,8 @@ pub(crate) struct Prompts {
 }
 
 impl Prompts {
-    /// Of a sample of prompts, whose pages are made with room for `new` more tokens.
-    pub(crate) fn of(prompts: &[Vec<u32>], new: usize, retrieve_s: f64) -> Self {
+    /// Of a sample of prompts.
+    pub(crate) fn of(prompts: &[Vec<u32>], retrieve_s: f64) -> Self {
         let mut sorted: Vec<&[u32]> = prompts.iter().map(Vec::as_slice).collect();
         sorted.sort_unstable();
         let (Some(first), Some(last)) = (sorted.first(), sorted.last()) else {
@@ -104,7 +104,7 @@ impl Prompts {
         let known: usize = sorted.windows(2).map(|w| common(w[0], w[1])).sum();
         let all: usize = sorted.iter().map(|p| p.len()).sum();
         // Only whole pages are shared.
-        let pages = |p: &&[u32]| p.len().next_multiple_of(CACHE_BLOCK).min(p.len() + new);
+        let pages = |p: &&[u32]| p.len().next_multiple_of(CACHE_BLOCK);
         let kept: usize =
             sorted.iter().map(|p| pages(p) - shared / CACHE_BLOCK * CACHE_BLOCK).sum();
         Prompts {
@@ -424,16 +424,16 @@ mod tests {
     #[test]
     fn what_prompts_share_is_counted_once() {
         let prompts = [vec![1, 2, 3, 4], vec![1, 2, 3, 5, 6], vec![1, 2, 9]];
-        let p = Prompts::of(&prompts, 10, 0.0);
+        let p = Prompts::of(&prompts, 0.0);
         assert_eq!((p.shared, p.longest), (2.0, 5));
         // Beyond the two of all: 3, 4, then 5 and 6, then 9.
         assert_eq!(p.fresh, 5.0 / 3.0);
-        // Each has a page of its own with room for its answer.
-        assert_eq!(p.kept, (14.0 + 15.0 + 13.0) / 3.0);
+        // Each has a page of its own.
+        assert_eq!(p.kept, 128.0);
         let long = [vec![1; 300], vec![1; 301]];
-        assert_eq!(Prompts::of(&long, 64, 0.0).kept, ((364 + 365) / 2 - 256) as f64 + 0.5);
-        assert_eq!(Prompts::of(&prompts[..1], 10, 0.0).fresh, 4.0);
-        assert_eq!(Prompts::of(&[], 10, 0.0), Prompts::default());
+        assert_eq!(Prompts::of(&long, 0.0).kept, 128.0);
+        assert_eq!(Prompts::of(&prompts[..1], 0.0).fresh, 4.0);
+        assert_eq!(Prompts::of(&[], 0.0), Prompts::default());
     }
 
     #[test]

@@ -1,7 +1,6 @@
 //! Keys and values of what was read, in pages that sequences share, and passes that extend them.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use assay_kernels::{CACHE_BLOCK, CachedQuery, Values, attention_decode, attention_step};
 
@@ -13,33 +12,58 @@ use crate::config::DecoderConfig;
 /// Rows of one pass at most: bounds the activations while the matrices are well used.
 pub(super) const PASS_TOKENS: usize = 512;
 
-/// Makes pages and counts the tokens for which those that are alive have room.
+/// Makes pages, and takes them back: memory that comes and goes with every answer would be cleared by the system each
+/// time, and held by the allocator besides.
 #[derive(Debug)]
 pub(super) struct Pages {
     layers: usize,
     /// Values of a token's key, and of its value, in one layer.
     width: usize,
-    room: Arc<AtomicUsize>,
+    shelf: Arc<Mutex<Shelf>>,
+}
+
+/// Per layer keys and values `[tokens, width]`, with room for [`CACHE_BLOCK`] tokens.
+type Layers = Vec<(Vec<f32>, Vec<f32>)>;
+
+#[derive(Debug, Default)]
+struct Shelf {
+    /// Pages in use, however many sequences share them.
+    alive: usize,
+    /// Empty pages.
+    free: Vec<Layers>,
+    /// Pages that there may be with the empty ones.
+    most: usize,
 }
 
 /// Keys and values of up to [`CACHE_BLOCK`] consecutive tokens.
 #[derive(Debug)]
 struct Page {
-    /// Per layer `[tokens, width]`.
-    layers: Vec<(Vec<f32>, Vec<f32>)>,
-    tokens: usize,
-    counted_in: Arc<AtomicUsize>,
+    layers: Layers,
+    shelf: Arc<Mutex<Shelf>>,
 }
 
 impl Pages {
     pub(super) fn new(config: &DecoderConfig) -> Self {
         let width = config.kv_heads * config.head_dim;
-        Pages { layers: config.layers, width, room: Arc::default() }
+        Pages { layers: config.layers, width, shelf: Arc::default() }
     }
 
-    /// Tokens for which the pages that are alive have room, however many sequences share them.
+    /// Tokens for which the pages in use have room, however many sequences share them.
     pub(super) fn room(&self) -> usize {
-        self.room.load(Ordering::Relaxed)
+        lock(&self.shelf).alive * CACHE_BLOCK
+    }
+
+    /// Gives back empty pages as soon as all together have room for more than `tokens`.
+    pub(super) fn set_most(&self, tokens: usize) {
+        let mut shelf = lock(&self.shelf);
+        shelf.most = tokens / CACHE_BLOCK;
+        let spare = shelf.most.saturating_sub(shelf.alive);
+        shelf.free.truncate(spare);
+    }
+
+    /// Gives back all empty pages.
+    pub(super) fn give_back(&self) {
+        lock(&self.shelf).free = Vec::new();
     }
 
     /// Memory of one token, in bytes.
@@ -61,7 +85,7 @@ impl Pages {
         let (whole, rest) = (tokens / CACHE_BLOCK, tokens % CACHE_BLOCK);
         let mut pages = cache.pages[..whole].to_vec();
         if rest > 0 {
-            let mut page = self.page(CACHE_BLOCK.min(limit - whole * CACHE_BLOCK));
+            let mut page = self.page();
             let rows = rest * self.width;
             for ((k, v), (from_k, from_v)) in page.layers.iter_mut().zip(&cache.pages[whole].layers)
             {
@@ -76,23 +100,39 @@ impl Pages {
     }
 
     fn make_room(&self, cache: &mut Cache, limit: usize) {
-        for start in (cache.pages.len() * CACHE_BLOCK..limit).step_by(CACHE_BLOCK) {
-            cache.pages.push(Arc::new(self.page(CACHE_BLOCK.min(limit - start))));
+        for _ in cache.pages.len()..limit.div_ceil(CACHE_BLOCK) {
+            cache.pages.push(Arc::new(self.page()));
         }
     }
 
-    fn page(&self, tokens: usize) -> Page {
-        let rows = || Vec::with_capacity(tokens * self.width);
-        let layers = (0..self.layers).map(|_| (rows(), rows())).collect();
-        self.room.fetch_add(tokens, Ordering::Relaxed);
-        Page { layers, tokens, counted_in: Arc::clone(&self.room) }
+    fn page(&self) -> Page {
+        let mut shelf = lock(&self.shelf);
+        shelf.alive += 1;
+        let free = shelf.free.pop();
+        drop(shelf);
+        let rows = || Vec::with_capacity(CACHE_BLOCK * self.width);
+        let new = || (0..self.layers).map(|_| (rows(), rows())).collect();
+        Page { layers: free.unwrap_or_else(new), shelf: Arc::clone(&self.shelf) }
     }
 }
 
 impl Drop for Page {
     fn drop(&mut self) {
-        self.counted_in.fetch_sub(self.tokens, Ordering::Relaxed);
+        let mut layers = std::mem::take(&mut self.layers);
+        let mut shelf = lock(&self.shelf);
+        shelf.alive -= 1;
+        if shelf.alive + shelf.free.len() < shelf.most {
+            for (keys, values) in &mut layers {
+                keys.clear();
+                values.clear();
+            }
+            shelf.free.push(layers);
+        }
     }
+}
+
+fn lock(shelf: &Mutex<Shelf>) -> std::sync::MutexGuard<'_, Shelf> {
+    shelf.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Keys and values of one sequence. The page that is written to is its own.

@@ -89,6 +89,7 @@ pub(super) struct Sequence {
 impl Engine {
     pub(super) fn new(config: &DecoderConfig) -> Self {
         let pages = Pages::new(config);
+        pages.set_most(CACHE_BYTES / pages.token_bytes());
         let state = State {
             waiting: VecDeque::new(),
             active: Vec::new(),
@@ -105,10 +106,12 @@ impl Engine {
         state.budget = bytes / self.pages.token_bytes();
         let budget = state.budget;
         state.prefixes.shrink(&self.pages, budget);
+        self.pages.set_most(budget);
     }
 
     pub(super) fn forget(&self) {
         self.lock().prefixes.clear();
+        self.pages.give_back();
     }
 
     pub(super) fn submit(&self, sequences: Vec<Sequence>) {
@@ -200,6 +203,8 @@ impl Decoder {
                 let cache = std::mem::replace(&mut sequence.cache, Cache::empty());
                 let read = &sequence.request.tokens[..sequence.read];
                 state.prefixes.keep(sequence.reader, read, cache);
+                let budget = state.budget;
+                state.prefixes.shrink(&engine.pages, budget);
                 sequence.deliver();
             } else {
                 state.active.push(sequence);
@@ -319,7 +324,8 @@ impl State {
                 continue;
             }
             let most = sequence.request.tokens.len() + sequence.limit;
-            let needed = most - known / CACHE_BLOCK * CACHE_BLOCK;
+            // Whole pages, and those that are known whole are shared.
+            let needed = most.next_multiple_of(CACHE_BLOCK) - known / CACHE_BLOCK * CACHE_BLOCK;
             self.prefixes.shrink(pages, self.budget.saturating_sub(needed));
             if pages.room() + needed > self.budget && !self.active.is_empty() {
                 self.waiting.push_front(sequence);
