@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Instant;
 
-use assay_index::{Index, SearchMode};
+use assay_index::{Index, Query, SearchMode, Viewer};
 use assay_model::{Adapter, Decoder, Form, GenerateRequest, Generation, Sampling};
 use assay_remote::{ChatRequest, Reply, TokenLogprob};
 use assay_types::{
@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use crate::adjacent::join_adjacent;
 use crate::cite::{CitationFilter, Cited};
 use crate::generator::{Generator, RemoteGenerator};
-use crate::spec::{CandidateSpec, Context, RetrieveFrom, Source};
+use crate::spec::{CandidateSpec, Context, RetrieveFrom, ShownChunk, Source};
 use crate::{CandidateError, ExampleIndex};
 
 /// Hits that are recorded at least, so that recall@5 and nDCG@10 can be measured whatever enters the prompt.
@@ -51,12 +51,19 @@ pub struct Request<'a> {
     /// Text that an attacker has put into the best document: measures what it does. It is no part of the stored source, so
     /// that nothing of it can be cited.
     pub planted: Option<&'a str>,
+    /// Who asks: only documents that this viewer sees are read.
+    pub viewer: Viewer<'a>,
 }
 
 impl<'a> Request<'a> {
-    /// An input without history.
+    /// An input without history, from somebody who is not known.
     pub fn new(input: &'a str) -> Self {
-        Request { history: &[], input, exclude: None, planted: None }
+        Request { history: &[], input, exclude: None, planted: None, viewer: Viewer::ANYONE }
+    }
+
+    /// The same input, asked by `viewer`.
+    pub fn seen_by(self, viewer: Viewer<'a>) -> Self {
+        Request { viewer, ..self }
     }
 }
 
@@ -181,9 +188,11 @@ impl Candidate {
             match retriever {
                 Retriever::Documents(index) => {
                     let depth = policy.top_k.max(RECORDED_HITS);
-                    let found = index.search(request.input, depth, SearchMode::Hybrid)?;
+                    let viewer = request.viewer;
+                    let query = Query::new(request.input, depth, SearchMode::Hybrid);
+                    let found = index.search(&Query { viewer, ..query })?;
                     let mut taken: Vec<Source> = Vec::new();
-                    let text = |document: &str| index.document_text(document);
+                    let text = |document: &str| index.document_text(document, viewer);
                     for (rank, hit) in found.hits.into_iter().enumerate() {
                         let (start, end, score) = (hit.span.start, hit.span.end, hit.score);
                         let document = hit.document.clone();
@@ -251,7 +260,7 @@ impl Candidate {
         on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
     ) -> Result<Output, CandidateError> {
         let prepared = self.prepare(request)?;
-        let stored = |citation: &Citation| self.stored(citation);
+        let stored = |citation: &Citation| self.stored(citation, request.viewer);
         let mut released = Released::new(self.citable(&prepared, options), &stored, on_text);
         let (made, tail) = match &self.generator {
             Generator::Local(decoder) => {
@@ -335,11 +344,12 @@ impl Candidate {
         .into_iter();
         Ok(prepared
             .into_iter()
-            .map(|p| {
+            .zip(requests)
+            .map(|(p, request)| {
                 let p = p?;
                 let (made, text) = texts.next().ok_or(CandidateError::NoGeneration)??;
                 let sources = self.citable(&p, &options).to_vec();
-                let stored = |citation: &Citation| self.stored(citation);
+                let stored = |citation: &Citation| self.stored(citation, request.viewer);
                 let mut filter = CitationFilter::new(&sources, &stored);
                 filter.push(self.sure_enough(&made, &options, &text));
                 Ok(self.output(p, made, &options, filter.finish().0))
@@ -361,7 +371,16 @@ impl Candidate {
         request: &Request<'_>,
         context: &Context,
     ) -> Result<(Vec<Message>, Prompt), CandidateError> {
-        let messages = self.spec.messages(request.history, request.input, context);
+        let messages = match &self.retriever {
+            Some(Retriever::Documents(index)) => {
+                let spec =
+                    self.spec.without_shots(|cited| still_there(index, cited, request.viewer))?;
+                spec.messages(request.history, request.input, context)
+            }
+            Some(Retriever::Examples(_)) | None => {
+                self.spec.messages(request.history, request.input, context)
+            }
+        };
         let prompt = match &self.generator {
             Generator::Local(decoder) => Prompt::Tokens(decoder.prompt_tokens(&messages)?),
             Generator::Remote(remote) => Prompt::AtMost(remote.budget.count(&messages)?),
@@ -415,10 +434,10 @@ impl Candidate {
         options.form.is_none() && self.spec.declines(made.confidence)
     }
 
-    /// Whether the quote is what stands in the corpus now. What cannot be looked up is not cited.
-    fn stored(&self, c: &Citation) -> bool {
+    /// Whether the quote is what the viewer sees in the corpus now. What cannot be looked up is not cited.
+    fn stored(&self, c: &Citation, viewer: Viewer<'_>) -> bool {
         let Some(Retriever::Documents(index)) = &self.retriever else { return false };
-        index.holds(&c.document, c.start..c.end, &c.quote).unwrap_or(false)
+        index.holds(&c.document, c.start..c.end, &c.quote, viewer).unwrap_or(false)
     }
 
     fn form<'a>(&'a self, options: &'a Options) -> Option<&'a Form> {
@@ -444,6 +463,16 @@ impl Candidate {
             usage: made.usage,
         }
     }
+}
+
+/// Whether the viewer still sees a chunk that stands in a solved example.
+fn still_there(
+    index: &Index,
+    cited: &ShownChunk,
+    viewer: Viewer<'_>,
+) -> Result<bool, CandidateError> {
+    let chunks = index.chunks(&cited.document, viewer)?;
+    Ok(chunks.iter().any(|chunk| chunk.chunk_id == cited.chunk_id))
 }
 
 /// A form in the words of OpenAI's servers. Strict: one that cannot promise the form refuses it.

@@ -27,6 +27,7 @@ mod generator;
 mod spec;
 
 pub use adjacent::join_adjacent;
+pub use assay_index::Viewer;
 pub use assay_remote::Blame;
 pub use candidate::{Candidate, Options, Prepared, Prompt, Request, Retriever, headings};
 pub use cite::{CitationFilter, Cited};
@@ -34,7 +35,8 @@ pub use embed::EncoderEmbedder;
 pub use examples::ExampleIndex;
 pub use generator::{Generator, PromptBudget, RemoteGenerator, token_bound};
 pub use spec::{
-    CandidateSpec, Context, Golden, RetrievalSpec, RetrieveFrom, Shot, Source, user_turn,
+    CandidateSpec, Context, Golden, RetrievalSpec, RetrieveFrom, Shot, ShownChunk, Source,
+    user_turn,
 };
 
 /// Why a candidate could not answer.

@@ -1,5 +1,7 @@
 //! What a candidate is, as data: stored with every run and hashed into the name of its outputs.
 
+use std::borrow::Cow;
+
 use assay_model::Form;
 use assay_types::{Item, Message, Role, Task};
 use serde::{Deserialize, Serialize};
@@ -39,6 +41,19 @@ pub struct Shot {
     pub input: String,
     /// What should be answered.
     pub output: String,
+    /// Chunks of documents in `input`. When one of them is gone, or not for the eyes of who asks, neither is the
+    /// example.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shown: Vec<ShownChunk>,
+}
+
+/// A chunk that stands in a solved example.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShownChunk {
+    /// Path of its document.
+    pub document: String,
+    /// Names the chunk of this version of the document.
+    pub chunk_id: String,
 }
 
 /// Where context comes from and how much of it is used.
@@ -108,6 +123,29 @@ impl CandidateSpec {
     /// Whether an answer of that confidence is declined; one that is not known is.
     pub fn declines(&self, confidence: Option<f64>) -> bool {
         self.abstain_below.is_some_and(|least| confidence.is_none_or(|c| c < least))
+    }
+
+    /// The same without the solved examples that show a chunk of which `visible` is not true.
+    pub(crate) fn without_shots<E>(
+        &self,
+        visible: impl Fn(&ShownChunk) -> Result<bool, E>,
+    ) -> Result<Cow<'_, CandidateSpec>, E> {
+        let mut hidden = Vec::new();
+        for (n, shot) in self.shots.iter().enumerate() {
+            for chunk in &shot.shown {
+                if !visible(chunk)? {
+                    hidden.push(n);
+                }
+            }
+        }
+        if hidden.is_empty() {
+            return Ok(Cow::Borrowed(self));
+        }
+        let shots = self.shots.iter().enumerate().filter(|(n, _)| !hidden.contains(n));
+        Ok(Cow::Owned(CandidateSpec {
+            shots: shots.map(|(_, s)| s.clone()).collect(),
+            ..self.clone()
+        }))
     }
 
     /// Whether answers refer to numbered sources.

@@ -19,14 +19,14 @@ pub(crate) fn ask(
     let release = release::open(loaded, candidate)?;
     let mut out = std::io::stdout();
     let mut broken = false;
-    let output =
-        release.candidate.answer(&Request::new(question), &Options::default(), &mut |text| {
-            if !json && (write!(out, "{text}").is_err() || out.flush().is_err()) {
-                broken = true;
-                return ControlFlow::Break(());
-            }
-            ControlFlow::Continue(())
-        })?;
+    let request = Request::new(question).seen_by(loaded.config.retrieval.viewer());
+    let output = release.candidate.answer(&request, &Options::default(), &mut |text| {
+        if !json && (write!(out, "{text}").is_err() || out.flush().is_err()) {
+            broken = true;
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
+    })?;
     if broken {
         return Ok(ExitCode::SUCCESS);
     }

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
+use assay_candidate::Viewer;
 use assay_model::EncoderPrecision;
 use assay_types::Task;
 use clap::ValueEnum;
@@ -196,6 +197,10 @@ section!(Retrieval {
     top_k: Vec<usize> = vec![2, 4],
     /// Tokens of a whole prompt with context, in the base model's own tokens.
     prompt_tokens: usize = 1024,
+    /// As whom `run`, `ask` and `search` read documents: names of users and groups. Without any, they read what everyone may.
+    principals: Vec<String> = Vec::new(),
+    /// The tenant whose documents they read beside those of none.
+    tenant: Option<String> = None,
 });
 
 section!(Training {
@@ -263,7 +268,19 @@ section!(Serve {
     /// Most risk (1 − the deciding metric) that answers may carry on average: a threshold on the model's confidence is
     /// made from the dev items, and what is less sure is declined.
     max_risk: Option<f64> = None,
+    /// Header in which a proxy names the users and groups that ask, with commas. It is believed: the proxy must set or
+    /// remove it. Without one, every request reads what everyone may.
+    principals_header: Option<String> = None,
+    /// The same for the tenant.
+    tenant_header: Option<String> = None,
 });
+
+impl Retrieval {
+    /// As whom this machine's own commands read documents.
+    pub(crate) fn viewer(&self) -> Viewer<'_> {
+        Viewer { principals: &self.principals, tenant: self.tenant.as_deref() }
+    }
+}
 
 impl Config {
     /// The system message.
@@ -410,6 +427,17 @@ fn validate(config: &Config) -> Result<()> {
         bail!(
             "model.remote.api_key_env is no name of an environment variable: it names the one that holds the key"
         );
+    }
+    let headers = [
+        ("serve.principals_header", &config.serve.principals_header),
+        ("serve.tenant_header", &config.serve.tenant_header),
+    ];
+    let token = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+-.^_`|~".contains(c);
+    for (key, name) in headers {
+        // A name that no header can have would make every caller a stranger.
+        if name.as_ref().is_some_and(|n| n.is_empty() || !n.chars().all(token)) {
+            bail!("{key} is no name of a header");
+        }
     }
     let free = |p: &Price| p.input_per_million >= 0.0 && p.output_per_million >= 0.0;
     if config.model.price.is_some_and(|p| !free(&p)) {

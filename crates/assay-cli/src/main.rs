@@ -16,6 +16,7 @@ mod bench;
 mod check;
 mod config;
 mod doctor;
+mod documents;
 mod init;
 mod interrupt;
 mod machine;
@@ -99,6 +100,11 @@ enum Command {
         /// Serve this candidate instead of the decided one.
         #[arg(long, value_name = "NAME")]
         candidate: Option<String>,
+    },
+    /// The indexed documents: delete them, say who may read them, check them.
+    Index {
+        #[command(subcommand)]
+        command: documents::IndexCommand,
     },
     /// Go back to the release before the present one.
     Rollback,
@@ -189,11 +195,16 @@ fn hint(error: &anyhow::Error) -> Option<String> {
     error
         .chain()
         .filter_map(|cause| {
+            let index = match cause.downcast_ref::<assay_candidate::CandidateError>() {
+                Some(assay_candidate::CandidateError::Index(e)) => Some(e),
+                Some(_) | None => cause.downcast_ref::<assay_index::IndexError>(),
+            };
+            if let Some(hint) = index.and_then(assay_index::IndexError::hint) {
+                return Some(hint.into_owned());
+            }
             let hint = None
                 .or_else(|| cause.downcast_ref::<assay_store::StoreError>()?.hint())
-                .or_else(|| cause.downcast_ref::<assay_index::IndexError>()?.hint())
                 .or_else(|| match cause.downcast_ref::<assay_candidate::CandidateError>()? {
-                    assay_candidate::CandidateError::Index(e) => e.hint(),
                     assay_candidate::CandidateError::Remote(e) => e.hint(),
                     _ => None,
                 })
@@ -225,6 +236,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Serve { host, port, candidate } => {
             serve::serve(&load()?, host, port, candidate.as_deref())
         }
+        Command::Index { command } => documents::index(&load()?, command),
         Command::Rollback => serve::rollback(&load()?),
         Command::Config { command: ConfigCommand::Show } => {
             print!("{}", config::show(&load()?)?);

@@ -10,7 +10,7 @@ mod predict;
 use std::process::ExitCode;
 
 use anyhow::{Result, anyhow};
-use assay_candidate::{CandidateSpec, Generator, Golden, Prompt, Request};
+use assay_candidate::{CandidateSpec, Generator, Golden, Prompt};
 use assay_model::{Decoder, ModelKind};
 use assay_remote::RemoteSpec;
 use assay_store::{StepKey, Store};
@@ -558,7 +558,7 @@ fn prompts(bench: &Bench<'_>, spec: &CandidateSpec, items: &[Item]) -> Result<Pr
     for item in (0..n).map(|i| &items[i * items.len() / n]) {
         interrupt::check()?;
         // One that cannot be made is a failed item of the run, not of the plan.
-        let Ok(prepared) = candidate.prepare(&Request::new(&item.input)) else { continue };
+        let Ok(prepared) = candidate.prepare(&bench.request(item)) else { continue };
         ms += prepared.retrieval_ms;
         if let Prompt::Tokens(tokens) = prepared.prompt {
             made.push(tokens);
@@ -590,7 +590,7 @@ fn pilot(bench: &Bench<'_>, spec: &CandidateSpec) -> Result<Pilot> {
         return Ok(pilot);
     }
     let candidate = bench.candidate(spec.clone(), None)?;
-    let requests: Vec<_> = items.iter().map(|item| Request::new(&item.input)).collect();
+    let requests: Vec<_> = items.iter().map(|item| bench.request(item)).collect();
     let outputs = candidate.answer_batch(&requests)?;
     let lengths = outputs.iter().flatten().filter_map(|o| Some(o.usage?.output_tokens));
     let length = mean(lengths).unwrap_or(bench.config.max_new_tokens() as f64);

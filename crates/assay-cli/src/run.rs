@@ -17,7 +17,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, anyhow, bail};
 use assay_candidate::{
     Blame, Candidate, CandidateError, CandidateSpec, ExampleIndex, Generator, PromptBudget,
-    RetrieveFrom, Retriever, Shot,
+    Request, RetrieveFrom, Retriever, Shot, Viewer,
 };
 use assay_decide::SkippedCandidate;
 use assay_eval::Scorer;
@@ -266,7 +266,15 @@ pub(crate) fn prepare<'a>(
     match choose::retrieves(&bench) {
         RetrieveFrom::Documents => {
             let index = bench.index.as_ref().context("documents are not indexed")?;
-            bench.context_hash = index.snapshot_hash();
+            let retrieval = &config.retrieval;
+            bench.context_hash = match retrieval.viewer() {
+                Viewer::ANYONE => index.snapshot_hash(),
+                viewer => assay_store::hash_json(&(
+                    index.snapshot_hash(),
+                    viewer.principals,
+                    viewer.tenant,
+                )),
+            };
         }
         RetrieveFrom::Examples => index_examples(&mut bench)?,
     }
@@ -390,7 +398,13 @@ fn ingest(loaded: &Loaded, ui: &Ui, embedder: Arc<dyn Embed>) -> Result<Option<A
         index.chunk_count(),
         report.embeddings_computed
     );
-    if report.added + report.changed + report.removed + report.embeddings_computed == 0 {
+    if report.added
+        + report.changed
+        + report.removed
+        + report.described
+        + report.embeddings_computed
+        == 0
+    {
         step.abandon();
         ui.fresh("ingest", &what);
     } else {
@@ -407,7 +421,7 @@ fn index_examples(bench: &mut Bench<'_>) -> Result<()> {
         .iter()
         .filter_map(|i| {
             let output = i.references.first()?.clone();
-            Some(Shot { input: i.input.clone(), output })
+            Some(Shot { input: i.input.clone(), output, shown: Vec::new() })
         })
         .collect();
     if rows.len() != ids.len() {
@@ -471,6 +485,11 @@ impl Bench<'_> {
         Ok(Candidate::new(spec, self.generator.clone(), adapter, retriever)?)
     }
 
+    /// An item as a question, asked as whom the project reads documents.
+    pub(crate) fn request<'i>(&'i self, item: &'i Item) -> Request<'i> {
+        Request::new(&item.input).seen_by(self.config.retrieval.viewer())
+    }
+
     /// Whether the base model is behind a server.
     pub(crate) fn is_remote(&self) -> bool {
         matches!(self.generator, Generator::Remote(_))
@@ -492,8 +511,7 @@ impl Bench<'_> {
 
     /// Mean of the primary metric on `items`, for choices on dev. An item that cannot be answered is an error.
     pub(crate) fn mean_on(&self, candidate: &Candidate, items: &[Item]) -> Result<f64> {
-        let requests: Vec<_> =
-            items.iter().map(|i| assay_candidate::Request::new(&i.input)).collect();
+        let requests: Vec<_> = items.iter().map(|item| self.request(item)).collect();
         self.mean_of(items, candidate.answer_batch(&requests)?)
     }
 

@@ -6,15 +6,16 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow};
-use assay_candidate::{Blame, CandidateError, Options, Request};
-use assay_index::SearchMode;
+use assay_candidate::{Blame, CandidateError, Options, Request, Viewer};
+use assay_index::{Filter, IndexError, Query, SearchMode};
 use assay_model::{Form, ModelError, Sampling};
 use assay_serve::{
-    AnswerForm, AnswerRequest, Embeddings, ModelInfo, ModelUse, SearchHit, ServeError, Service,
-    ServiceError,
+    AnswerForm, AnswerRequest, Caller, CallerHeaders, Embeddings, ModelInfo, ModelUse, SearchHit,
+    SearchRequest, SearchResponse, ServeError, Service, ServiceError,
 };
 use assay_store::Store;
 use assay_types::{Output, Role};
+use serde::Deserialize as _;
 
 use crate::config::Loaded;
 use crate::run::release::{self, Opened};
@@ -38,12 +39,16 @@ pub(crate) fn serve(
         eprintln!("serving `{name}` ({kind}, release {id}) at http://{at}/v1");
         eprintln!("  chat, embeddings, search, models; Ctrl-C ends");
     };
-    assay_serve::serve(Arc::new(service), address, ready).map_err(|e: ServeError| {
-        match e.hint() {
+    let headers = CallerHeaders {
+        principals: loaded.config.serve.principals_header.clone(),
+        tenant: loaded.config.serve.tenant_header.clone(),
+    };
+    assay_serve::serve(Arc::new(service), address, headers, ready).map_err(
+        |e: ServeError| match e.hint() {
             Some(hint) => anyhow!("{e}\nhint: {hint}"),
             None => anyhow!("{e}"),
-        }
-    })?;
+        },
+    )?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -116,7 +121,8 @@ impl Service for Released {
             Some(Form::Regex(_) | Form::OneOf(_)) => ServiceError::BadPattern,
             Some(Form::JsonObject | Form::JsonSchema(_)) | None => ServiceError::BadSchema,
         };
-        let request = Request { history, input: &last.content, exclude: None, planted: None };
+        let viewer = viewer(&request.caller);
+        let request = Request { history, viewer, ..Request::new(&last.content) };
         self.release.candidate.answer(&request, &options, on_text).map_err(|e| match e {
             CandidateError::Model(ModelError::TooLong { tokens, limit }) => {
                 ServiceError::ContextTooLong { tokens, limit }
@@ -140,12 +146,23 @@ impl Service for Released {
         Ok(Embeddings { vectors, tokens })
     }
 
-    fn search(&self, query: &str, k: usize) -> Result<Vec<SearchHit>, ServiceError> {
+    fn search(&self, request: &SearchRequest) -> Result<SearchResponse, ServiceError> {
         let index = self.release.index.as_ref().ok_or(ServiceError::Unsupported("documents"))?;
-        let found = index
-            .search(query, k, SearchMode::Hybrid)
-            .map_err(|e| ServiceError::Internal(e.to_string()))?;
-        Ok(found
+        let filter = request.filter.as_ref().map(Filter::deserialize).transpose();
+        let filter = filter.map_err(|e| ServiceError::BadFilter(e.to_string()))?;
+        let found = index.search(&Query {
+            filter: filter.as_ref(),
+            viewer: viewer(&request.caller),
+            ..Query::new(&request.query, request.k, SearchMode::Hybrid)
+        });
+        let found = found.map_err(|e| match e {
+            IndexError::Filter(e) => ServiceError::BadFilter(match e.hint() {
+                Some(hint) => format!("{e}; {hint}"),
+                None => e.to_string(),
+            }),
+            other => ServiceError::Internal(other.to_string()),
+        })?;
+        let hits = found
             .hits
             .into_iter()
             .map(|h| SearchHit {
@@ -155,6 +172,12 @@ impl Service for Released {
                 text: h.text,
                 score: h.score,
             })
-            .collect())
+            .collect();
+        Ok(SearchResponse { hits, truncated_to: found.truncated.map(|cut| cut.read) })
     }
+}
+
+/// Requests are read as whom they say, never as whom the project's own commands are.
+fn viewer(caller: &Caller) -> Viewer<'_> {
+    Viewer { principals: &caller.principals, tenant: caller.tenant.as_deref() }
 }

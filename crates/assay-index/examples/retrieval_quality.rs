@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
 use assay_eval::{Grades, ndcg_at, rank_documents, recall_at, reciprocal_rank};
-use assay_index::{Embed, EmbedError, Hit, Index, IndexConfig, SearchMode};
+use assay_index::{Embed, EmbedError, Hit, Index, IndexConfig, Query, SearchMode};
 use assay_model::{Encoder, EncoderPrecision};
 use fs_err as fs;
 
@@ -103,7 +103,7 @@ fn measure(set: &str, data: &Path, state: &Path, embedder: Arc<dyn Embed>) -> Re
         let Some(grades) = judged.get(text_of(&query, "_id")) else { continue };
         queries += 1;
         let search = |mode| -> Result<Vec<Hit>> {
-            Ok(index.search(text_of(&query, "text"), DEPTH, mode)?.hits)
+            Ok(index.search(&Query::new(text_of(&query, "text"), DEPTH, mode))?.hits)
         };
         let (bm25, vector, hybrid) =
             (search(SearchMode::Bm25)?, search(SearchMode::Vector)?, search(SearchMode::Hybrid)?);

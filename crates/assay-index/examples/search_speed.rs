@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::Result;
-use assay_index::{Embed, EmbedError, Index, IndexConfig, SearchMode};
+use assay_index::{Embed, EmbedError, Index, IndexConfig, Query, SearchMode};
 use fs_err as fs;
 
 const DIMS: usize = 384;
@@ -105,7 +105,7 @@ fn main() -> Result<()> {
     for mode in [SearchMode::Bm25, SearchMode::Vector, SearchMode::Hybrid] {
         let mut times = Vec::new();
         for query in &queries {
-            times.push(index.search(query, 10, mode)?.search_ms);
+            times.push(index.search(&Query::new(query, 10, mode))?.search_ms);
         }
         times.sort_by(f64::total_cmp);
         let at = |share: f64| times[(share * (QUERIES - 1) as f64) as usize];

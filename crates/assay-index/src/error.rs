@@ -1,7 +1,8 @@
+use std::borrow::Cow;
 use std::io;
 use std::path::PathBuf;
 
-use crate::EmbedError;
+use crate::{EmbedError, FilterError};
 
 /// Why the index could not be opened, filled or searched.
 #[derive(Debug, thiserror::Error)]
@@ -20,6 +21,23 @@ pub enum IndexError {
         /// Files of other formats in it.
         skipped: usize,
     },
+    /// `assay-docs.toml` cannot be understood; nothing was changed.
+    #[error("{}: {what}", path.display())]
+    Sidecar {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: String,
+    },
+    /// There are no documents at these paths; nothing was changed.
+    #[error("no such document: {}", paths.join(", "))]
+    NoSuchDocument {
+        /// As given.
+        paths: Vec<String>,
+    },
+    /// The filter cannot be used on these documents.
+    #[error(transparent)]
+    Filter(#[from] FilterError),
     /// Another version of this software wrote the index.
     #[error("{} has format {found}, not {expected}", path.display())]
     Format {
@@ -76,31 +94,39 @@ pub enum IndexError {
 
 impl IndexError {
     /// What the user can do, where that is known.
-    pub fn hint(&self) -> Option<&'static str> {
-        match self {
+    pub fn hint(&self) -> Option<Cow<'static, str>> {
+        let hint = match self {
+            IndexError::Filter(e) => return e.hint().map(Cow::Owned),
             IndexError::NotAFolder { .. } => {
-                Some("name a folder with Markdown, HTML or plain text files")
+                "name a folder with Markdown, HTML or plain text files"
             }
-            IndexError::NoDocuments { .. } => Some(
+            IndexError::NoDocuments { .. } => {
                 "put *.md, *.markdown, *.html, *.htm or *.txt files there; \
-                 to forget all documents, delete the index folder",
-            ),
-            IndexError::Format { .. } | IndexError::Damaged { .. } => {
-                Some("delete the index folder and ingest again")
+                 to forget all documents, delete the index folder"
             }
-            IndexError::Stale { .. } => Some("ingest again"),
-            IndexError::Busy { .. } => Some("wait until it is done"),
-            IndexError::Database { source, .. } => match source.sqlite_error_code() {
-                Some(rusqlite::ErrorCode::DatabaseBusy) => {
-                    Some("another process is writing to the index: wait until it is done")
+            IndexError::Sidecar { .. } => {
+                "each [[documents]] has `match`, and of `allow`, `tenant` and `metadata` what it says"
+            }
+            IndexError::NoSuchDocument { .. } => {
+                "documents are named by their paths below the ingested folder"
+            }
+            IndexError::Format { .. } | IndexError::Damaged { .. } => {
+                "delete the index folder and ingest again"
+            }
+            IndexError::Stale { .. } => "ingest again",
+            IndexError::Busy { .. } => "wait until it is done",
+            IndexError::Database { source, .. } => match source.sqlite_error_code()? {
+                rusqlite::ErrorCode::DatabaseBusy => {
+                    "another process is writing to the index: wait until it is done"
                 }
-                Some(rusqlite::ErrorCode::DiskFull) => Some("the disk is full"),
-                Some(rusqlite::ErrorCode::NotADatabase | rusqlite::ErrorCode::DatabaseCorrupt) => {
-                    Some("delete the index folder and ingest again")
+                rusqlite::ErrorCode::DiskFull => "the disk is full",
+                rusqlite::ErrorCode::NotADatabase | rusqlite::ErrorCode::DatabaseCorrupt => {
+                    "delete the index folder and ingest again"
                 }
-                _ => None,
+                _ => return None,
             },
-            IndexError::Lexical { .. } | IndexError::Io(_) | IndexError::Embed(_) => None,
-        }
+            IndexError::Lexical { .. } | IndexError::Io(_) | IndexError::Embed(_) => return None,
+        };
+        Some(Cow::Borrowed(hint))
     }
 }

@@ -1,17 +1,42 @@
 //! Opening and searching.
 
 use std::ops::Range;
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
-use fs_err as fs;
-
+use crate::bits::Bits;
+use crate::catalog::Catalog;
 use crate::embed::checked;
 use crate::lexical::Lexical;
-use crate::record::{Record, StoredChunk};
+use crate::record::{DocumentRow, Reader, Record, StoredChunk};
 use crate::vectors::Vectors;
-use crate::{Embed, IndexConfig, IndexError, fusion};
+use crate::{Corpus, Embed, Filter, IndexConfig, IndexError, Properties, Viewer, fusion};
+
+/// How often a search begins again because the record changed meanwhile.
+const TRIES: usize = 8;
+
+/// What is looked for, by whom, and among which documents.
+#[derive(Clone, Copy, Debug)]
+pub struct Query<'a> {
+    /// Words or a question. A blank one finds nothing; one without words that are indexed is left to the vectors.
+    pub text: &'a str,
+    /// Chunks at most.
+    pub k: usize,
+    /// By which ranking.
+    pub mode: SearchMode,
+    /// Only documents that fulfil it.
+    pub filter: Option<&'a Filter>,
+    /// Only documents that this viewer sees.
+    pub viewer: Viewer<'a>,
+}
+
+impl<'a> Query<'a> {
+    /// Among all documents that everyone may read.
+    pub fn new(text: &'a str, k: usize, mode: SearchMode) -> Self {
+        Query { text, k, mode, filter: None, viewer: Viewer::ANYONE }
+    }
+}
 
 /// Which ranking a search returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -56,10 +81,21 @@ pub struct SearchResult {
     pub embed_ms: f64,
     /// Wall time of everything else.
     pub search_ms: f64,
+    /// Whether the vectors know the beginning of the query only; words are looked for in all of it.
+    pub truncated: Option<TruncatedQuery>,
+}
+
+/// A query that is longer than the embedder reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TruncatedQuery {
+    /// Its tokens, as the embedder counts.
+    pub tokens: usize,
+    /// Those that were read.
+    pub read: usize,
 }
 
 /// A document that can be found.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct DocumentInfo {
     /// Path relative to the ingested folder, with `/`.
     pub path: String,
@@ -71,15 +107,18 @@ pub struct DocumentInfo {
     pub chunks: usize,
     /// Its title, if it has one.
     pub title: Option<String>,
+    /// Metadata, access and tenant.
+    pub properties: Properties,
 }
 
 /// Documents, ready to be searched.
 pub struct Index {
-    pub(crate) dir: PathBuf,
-    pub(crate) record: Record,
+    pub(crate) corpus: Corpus,
     pub(crate) embedder: Arc<dyn Embed>,
     pub(crate) config: IndexConfig,
     state: State,
+    /// Who may see which of the chunks in `state`; brought up to date by each search.
+    catalog: Mutex<Arc<Catalog>>,
 }
 
 /// The projections in memory.
@@ -115,16 +154,31 @@ impl Index {
         embedder: Arc<dyn Embed>,
         config: IndexConfig,
     ) -> Result<Index, IndexError> {
-        fs::create_dir_all(dir)?;
-        let record = Record::open(&dir.join("index.sqlite"))?;
-        let state = load(dir, &record, embedder.as_ref(), config)?;
-        Ok(Index { dir: dir.to_owned(), record, embedder, config, state })
+        let corpus = Corpus::open(dir)?;
+        let (state, catalog) = load(&corpus, embedder.as_ref(), config)?;
+        Ok(Index { corpus, embedder, config, state, catalog: Mutex::new(Arc::new(catalog)) })
     }
 
     /// Brings the projections to the state of the record.
     pub(crate) fn reload(&mut self) -> Result<(), IndexError> {
-        self.state = load(&self.dir, &self.record, self.embedder.as_ref(), self.config)?;
+        let (state, catalog) = load(&self.corpus, self.embedder.as_ref(), self.config)?;
+        (self.state, self.catalog) = (state, Mutex::new(Arc::new(catalog)));
         Ok(())
+    }
+
+    /// Builds the projections anew from the record, whatever state they are in.
+    ///
+    /// # Errors
+    /// [`IndexError::Busy`] while another process ingests, and as [`Index::open`].
+    pub fn rebuild(&mut self) -> Result<(), IndexError> {
+        let _held = self.corpus.lock()?;
+        self.corpus.remove_projections()?;
+        self.reload()
+    }
+
+    /// The documents themselves: to delete them, to say who may read them, to check what is stored.
+    pub fn corpus(&self) -> &Corpus {
+        &self.corpus
     }
 
     /// How many documents come from another embedder, chunk size or parser; while there are any, searches
@@ -136,31 +190,38 @@ impl Index {
         }
     }
 
-    /// The documents, by path.
+    /// The documents that were there when the index was opened or has ingested, by path.
     pub fn documents(&self) -> &[DocumentInfo] {
         &self.state.documents
     }
 
-    /// How many chunks all documents have.
+    /// How many chunks these documents have.
     pub fn chunk_count(&self) -> usize {
         self.state.documents.iter().map(|d| d.chunks).sum()
     }
 
-    /// Names everything that decides what a search returns: blake3, in hexadecimal, over paths and hashes of
-    /// the documents, the chunk size, the parser's version and the embedder.
+    /// Names everything that decides what a search among these documents returns; see
+    /// [`CorpusSnapshot::hash`](crate::CorpusSnapshot::hash).
     pub fn snapshot_hash(&self) -> String {
         self.state.snapshot.clone()
     }
 
-    /// The stored text of a document, which spans refer to; `None` if there is no such document.
+    /// The stored text of a document, which spans refer to; `None` if the viewer sees no such document.
     ///
     /// # Errors
     /// When SQLite fails.
-    pub fn document_text(&self, path: &str) -> Result<Option<String>, IndexError> {
-        self.record.read(|r| r.text(path))
+    pub fn document_text(
+        &self,
+        path: &str,
+        viewer: Viewer<'_>,
+    ) -> Result<Option<String>, IndexError> {
+        self.record().read(|r| {
+            let seen = r.properties_at(path)?.is_some_and(|properties| viewer.sees(&properties));
+            if seen { r.text(path) } else { Ok(None) }
+        })
     }
 
-    /// Whether `quote` is what stands at those bytes of the document now.
+    /// Whether `quote` is what stands at those bytes of a document that the viewer sees now.
     ///
     /// # Errors
     /// When SQLite fails.
@@ -169,98 +230,163 @@ impl Index {
         document: &str,
         span: Range<usize>,
         quote: &str,
+        viewer: Viewer<'_>,
     ) -> Result<bool, IndexError> {
-        let text = self.document_text(document)?;
+        let text = self.document_text(document, viewer)?;
         Ok(text.is_some_and(|text| text.get(span) == Some(quote)))
     }
 
-    /// All chunks of a document, in order, without scores and ranks; none if there is no such document.
+    /// All chunks of a document, in order, without scores and ranks; none if the viewer sees no such document.
     ///
     /// # Errors
     /// When SQLite fails.
-    pub fn chunks(&self, path: &str) -> Result<Vec<Hit>, IndexError> {
-        let chunks = self.record.read(|r| r.chunks_of(path))?;
-        Ok(chunks.into_iter().map(Hit::unranked).collect())
+    pub fn chunks(&self, path: &str, viewer: Viewer<'_>) -> Result<Vec<Hit>, IndexError> {
+        let chunks = self.record().read(|r| r.chunks_of(path))?;
+        let seen = chunks.into_iter().filter(|chunk| viewer.sees(&chunk.properties));
+        Ok(seen.map(Hit::unranked).collect())
     }
 
-    /// The `k` best chunks for `query`; fewer if there are no more. A blank query finds nothing; one without
-    /// words that are indexed is left to the vectors.
+    fn record(&self) -> &Record {
+        &self.corpus.record
+    }
+
+    /// The best chunks for a query; fewer than asked for if there are no more.
+    ///
+    /// Only documents that the viewer sees and that fulfil the filter take part, as if there were no others; but
+    /// how rare a word is, BM25 counts in all chunks. What another process has deleted or withdrawn before the
+    /// search ends is not returned, and what it has added is not known yet.
     ///
     /// # Errors
-    /// [`IndexError::Stale`] if parts of the index come from other settings, and failures of the embedder,
-    /// tantivy or SQLite.
-    pub fn search(
-        &self,
-        query: &str,
-        k: usize,
-        mode: SearchMode,
-    ) -> Result<SearchResult, IndexError> {
+    /// [`IndexError::Stale`] if parts of the index come from other settings, [`IndexError::Filter`] for a filter
+    /// that makes no sense on these documents, and failures of the embedder, tantivy or SQLite.
+    pub fn search(&self, query: &Query<'_>) -> Result<SearchResult, IndexError> {
         let (lexical, vectors) = match &self.state.projections {
             Projections::Ready { lexical, vectors } => (lexical, vectors),
             Projections::Stale(documents) => {
                 return Err(IndexError::Stale { documents: *documents });
             }
         };
-        if query.trim().is_empty() || self.state.chunk_ids.is_empty() {
-            return Ok(SearchResult { hits: Vec::new(), embed_ms: 0.0, search_ms: 0.0 });
-        }
         let began = Instant::now();
-        let embedded = match mode {
-            SearchMode::Bm25 => None,
-            SearchMode::Hybrid | SearchMode::Vector => {
-                let embedder = self.embedder.as_ref();
-                checked(embedder, 1, embedder.embed_queries(&[query])?)?.pop()
-            }
+        let blank = query.text.trim().is_empty() || self.state.chunk_ids.is_empty();
+        let (embedded, truncated) = match query.mode {
+            SearchMode::Hybrid | SearchMode::Vector if !blank => self.embed(query.text)?,
+            SearchMode::Hybrid | SearchMode::Vector | SearchMode::Bm25 => (None, None),
         };
         let embed_ms = if embedded.is_some() { milliseconds(began) } else { 0.0 };
 
         let began = Instant::now();
-        let similarity = embedded.map(|q| vectors.scores(&q)).unwrap_or_default();
-        let bm25 = match mode {
-            SearchMode::Vector => Vec::new(),
-            SearchMode::Hybrid | SearchMode::Bm25 => lexical.scores(query)?,
-        };
-        let scores = match mode {
-            SearchMode::Bm25 => bm25.iter().map(|&(c, s)| (c, f64::from(s))).collect(),
-            SearchMode::Vector => (0..).zip(similarity.iter().map(|&s| f64::from(s))).collect(),
-            SearchMode::Hybrid => fusion::fuse(&bm25, &similarity),
-        };
-        let (chunks, mut hits): (Vec<u32>, Vec<Hit>) = self.resolve(scores, k)?.into_iter().unzip();
-        let similarity: Vec<(u32, f32)> = (0..).zip(similarity).collect();
-        let ranks =
-            fusion::ranks(&bm25, &chunks).into_iter().zip(fusion::ranks(&similarity, &chunks));
-        for (hit, (bm25_rank, vector_rank)) in hits.iter_mut().zip(ranks) {
-            (hit.bm25_rank, hit.vector_rank) = (bm25_rank, vector_rank);
+        let mut tries = 0;
+        loop {
+            let (sequence, allowed) = self.allowed(query)?;
+            if blank || query.k == 0 || allowed.count() == 0 {
+                let search_ms = milliseconds(began);
+                return Ok(SearchResult { hits: Vec::new(), embed_ms, search_ms, truncated });
+            }
+            let is_allowed = |&(chunk, _): &(u32, f32)| allowed.contains(chunk);
+            let similarity: Vec<(u32, f32)> = match &embedded {
+                Some(q) => (0..).zip(vectors.scores(q)).filter(is_allowed).collect(),
+                None => Vec::new(),
+            };
+            let bm25: Vec<(u32, f32)> = match query.mode {
+                SearchMode::Vector => Vec::new(),
+                SearchMode::Hybrid | SearchMode::Bm25 => {
+                    lexical.scores(query.text)?.into_iter().filter(is_allowed).collect()
+                }
+            };
+            let wide = |scores: &[(u32, f32)]| scores.iter().map(|&(c, s)| (c, s.into())).collect();
+            let scores = match query.mode {
+                SearchMode::Bm25 => wide(&bm25),
+                SearchMode::Vector => wide(&similarity),
+                SearchMode::Hybrid => fusion::fuse(&bm25, &similarity),
+            };
+            let best = fusion::best(scores, query.k);
+            let (found, now) = self.resolve(best, query)?;
+            tries += 1;
+            if now != sequence && tries < TRIES {
+                // What was put in the place of a hit that is gone is found by searching again.
+                continue;
+            }
+            let (chunks, mut hits): (Vec<u32>, Vec<Hit>) = found.into_iter().unzip();
+            let ranks = fusion::ranks(&bm25, &chunks).into_iter();
+            for (hit, ranks) in hits.iter_mut().zip(ranks.zip(fusion::ranks(&similarity, &chunks)))
+            {
+                (hit.bm25_rank, hit.vector_rank) = ranks;
+            }
+            let search_ms = milliseconds(began);
+            return Ok(SearchResult { hits, embed_ms, search_ms, truncated });
         }
-        Ok(SearchResult { hits, embed_ms, search_ms: milliseconds(began) })
     }
 
-    /// The `k` best chunks that are still in the record.
-    fn resolve(&self, scores: Vec<(u32, f64)>, k: usize) -> Result<Vec<(u32, Hit)>, IndexError> {
-        let k = k.min(scores.len());
-        let mut wanted = k;
-        self.record.read(|r| {
-            loop {
-                let mut hits = Vec::with_capacity(k);
-                for (chunk, score) in fusion::best(scores.clone(), wanted) {
-                    if let Some(stored) = r.chunk(self.state.chunk_ids[chunk as usize])? {
-                        hits.push((chunk, Hit { score, ..Hit::unranked(stored) }));
+    /// The vector of a query, and whether it is that of its beginning.
+    fn embed(&self, text: &str) -> Result<(Option<Vec<f32>>, Option<TruncatedQuery>), IndexError> {
+        let embedder = self.embedder.as_ref();
+        let read = embedder.max_tokens();
+        // A token has a byte at least: most queries need not be counted.
+        let tokens = if text.len() > read / 2 { embedder.count_tokens(text) } else { 0 };
+        let truncated = (tokens > read).then_some(TruncatedQuery { tokens, read });
+        Ok((checked(embedder, 1, embedder.embed_queries(&[text])?)?.pop(), truncated))
+    }
+
+    /// The chunks that a query may find by what the record says now, and the number of its last change.
+    fn allowed(&self, query: &Query<'_>) -> Result<(i64, Bits), IndexError> {
+        let catalog = self.record().read(|r| self.catalog_now(r))?;
+        Ok((catalog.sequence, catalog.chunks(query.viewer, query.filter)?))
+    }
+
+    /// The catalogue, with what other processes have changed.
+    fn catalog_now(&self, r: &Reader<'_>) -> Result<Arc<Catalog>, IndexError> {
+        let sequence = r.sequence()?;
+        let mut catalog = self.catalog.lock().unwrap_or_else(PoisonError::into_inner);
+        // A thread with an older view of the record must not take anything back.
+        if catalog.sequence < sequence {
+            let mut changed = Vec::new();
+            match r.changed_since(catalog.sequence)? {
+                Some(ids) => {
+                    for id in ids {
+                        changed.push((id, r.properties_of(id)?));
                     }
                 }
-                if hits.len() >= k || wanted >= scores.len() {
-                    hits.truncate(k);
-                    return Ok(hits);
+                None => {
+                    let mut now: std::collections::HashMap<i64, Properties> =
+                        r.documents()?.into_iter().map(|row| (row.id, row.properties)).collect();
+                    changed.extend(catalog.ids().map(|id| (id, now.remove(&id))));
                 }
-                // Another process has removed some since this index was loaded.
-                wanted = wanted.saturating_mul(4).min(scores.len());
             }
+            let catalog = Arc::make_mut(&mut catalog);
+            changed.into_iter().for_each(|(id, properties)| catalog.update(id, properties));
+            catalog.sequence = sequence;
+        }
+        Ok(catalog.clone())
+    }
+
+    /// The chunks with their texts, without those that the record no longer has or allows, and the number of its
+    /// last change.
+    fn resolve(
+        &self,
+        best: Vec<(u32, f64)>,
+        query: &Query<'_>,
+    ) -> Result<(Vec<(u32, Hit)>, i64), IndexError> {
+        self.record().read(|r| {
+            let mut hits = Vec::with_capacity(best.len());
+            for (chunk, score) in best {
+                let Some(stored) = r.chunk(self.state.chunk_ids[chunk as usize])? else { continue };
+                let fits = match query.filter {
+                    Some(filter) => filter.matches(&stored.properties.metadata)?,
+                    None => true,
+                };
+                if fits && query.viewer.sees(&stored.properties) {
+                    hits.push((chunk, Hit { score, ..Hit::unranked(stored) }));
+                }
+            }
+            Ok((hits, r.sequence()?))
         })
     }
 }
 
 impl Hit {
     fn unranked(stored: StoredChunk) -> Self {
-        let StoredChunk { path, content_hash, title, span, heading_path, text } = stored;
+        let StoredChunk { path, content_hash, title, span, heading_path, text, properties: _ } =
+            stored;
         let mut hasher = blake3::Hasher::new();
         for part in [&path, &content_hash, &format!("{}-{}", span.start, span.end)] {
             hasher.update(part.as_bytes()).update(&[0]);
@@ -298,23 +424,14 @@ pub(crate) fn chunk_tokens(embedder: &dyn Embed, config: IndexConfig) -> usize {
 }
 
 fn load(
-    dir: &Path,
-    record: &Record,
+    corpus: &Corpus,
     embedder: &dyn Embed,
     config: IndexConfig,
-) -> Result<State, IndexError> {
+) -> Result<(State, Catalog), IndexError> {
     let settings = settings(embedder, config);
-    record.read(|r| {
+    corpus.record.read(|r| {
         let rows = r.documents()?;
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(settings.as_bytes());
-        for row in &rows {
-            for part in [&row.path, &row.content_hash] {
-                hasher.update(part.as_bytes()).update(&[0]);
-            }
-        }
-        let snapshot = hasher.finalize().to_hex().to_string();
-
+        let (contents, snapshot) = hashes(&settings, &rows);
         let stale = rows.iter().filter(|row| row.settings != settings).count();
         let chunks = rows.iter().map(|row| row.chunks).sum();
         let mut chunk_ids = Vec::new();
@@ -328,9 +445,11 @@ fn load(
                 let chunks = r.chunks_of(&row.path)?;
                 Ok(chunks.iter().map(lexical_text).collect())
             });
-            let lexical = Lexical::open(dir, &snapshot, chunks, texts)?;
+            let lexical = Lexical::open(&corpus.dir, &contents, chunks, texts)?;
             Projections::Ready { lexical, vectors: Vectors::new(dims, values) }
         };
+        let described = rows.iter().map(|row| (row.id, row.chunks as u32, row.properties.clone()));
+        let catalog = Catalog::new(r.sequence()?, described);
         let documents = rows
             .into_iter()
             .map(|row| DocumentInfo {
@@ -339,10 +458,30 @@ fn load(
                 bytes: row.bytes,
                 chunks: row.chunks,
                 title: row.title,
+                properties: row.properties,
             })
             .collect();
-        Ok(State { documents, chunk_ids, snapshot, projections })
+        Ok((State { documents, chunk_ids, snapshot, projections }, catalog))
     })
+}
+
+/// What names the projections of these documents, and what names also who may see them.
+pub(crate) fn hashes(settings: &str, rows: &[DocumentRow]) -> (String, String) {
+    let mut contents = blake3::Hasher::new();
+    contents.update(settings.as_bytes());
+    let mut all = contents.clone();
+    for row in rows {
+        for part in [&row.path, &row.content_hash] {
+            contents.update(part.as_bytes()).update(&[0]);
+            all.update(part.as_bytes()).update(&[0]);
+        }
+        if row.properties != Properties::default() {
+            // Text keys, texts and finite numbers always serialise.
+            let properties = serde_json::to_string(&row.properties).unwrap_or_default();
+            all.update(properties.as_bytes()).update(&[0]);
+        }
+    }
+    (contents.finalize().to_hex().to_string(), all.finalize().to_hex().to_string())
 }
 
 /// What BM25 reads of a chunk.

@@ -16,9 +16,10 @@ use assay_text::{Format, Parsed};
 use fs_err as fs;
 
 use crate::embed::checked;
+use crate::folder::{Front, Rules, SIDECAR};
 use crate::index::{chunk_tokens, context, settings};
 use crate::record::{DocumentRow, EmbeddingKey, NewChunk, NewDocument};
-use crate::{Embed, Index, IndexError};
+use crate::{Embed, Index, IndexError, Properties};
 
 /// Texts that are embedded and committed together.
 const BATCH: usize = 64;
@@ -52,6 +53,8 @@ pub struct IngestReport {
     pub changed: usize,
     /// Documents that stayed.
     pub unchanged: usize,
+    /// Those of them of which the folder now says something else: metadata, access or tenant.
+    pub described: usize,
     /// Documents that are no longer there, or no longer readable.
     pub removed: usize,
     /// Chunks in the index now.
@@ -115,12 +118,15 @@ impl Index {
     /// and below, through symbolic links, without hidden files. The result is that of a new index,
     /// whatever was there before and however often it was interrupted.
     ///
+    /// What is known of documents beside their text comes from the front matter of Markdown and from
+    /// `assay-docs.toml` in the folder. A content that was deleted by hand is skipped.
+    ///
     /// A file that cannot be read is no error but an entry of the ledger. `progress` is called after each
     /// file and each batch of embeddings, and stops the ingest by returning `Break`.
     ///
     /// # Errors
-    /// [`IndexError::NotAFolder`], [`IndexError::NoDocuments`] (the index is then left as it is),
-    /// [`IndexError::Busy`], and failures of the embedder, SQLite or the file system.
+    /// [`IndexError::NotAFolder`], [`IndexError::NoDocuments`], [`IndexError::Sidecar`] (the index is then left as
+    /// it is), [`IndexError::Busy`], and failures of the embedder, SQLite or the file system.
     pub fn ingest(
         &mut self,
         folder: &Path,
@@ -134,14 +140,9 @@ impl Index {
             let skipped = files.len();
             return Err(IndexError::NoDocuments { path: folder.to_owned(), skipped });
         }
-        let lock = self.dir.join("ingest.lock");
-        let held = fs::OpenOptions::new().create(true).write(true).truncate(false).open(&lock)?;
-        held.file().try_lock().map_err(|e| match e {
-            std::fs::TryLockError::WouldBlock => IndexError::Busy { path: lock },
-            std::fs::TryLockError::Error(e) => e.into(),
-        })?;
-
-        let done = Run::new(self, progress, files.len()).and_then(|run| run.ingest(files));
+        let rules = Rules::read(folder)?;
+        let _held = self.corpus.lock()?;
+        let done = Run::new(self, rules, progress, files.len()).and_then(|run| run.ingest(files));
         // Also after a failure: what was committed before it counts.
         self.reload()?;
         let mut report = done?;
@@ -212,6 +213,7 @@ fn classify(entry: &walkdir::DirEntry) -> Source {
 /// One ingest.
 struct Run<'a> {
     index: &'a Index,
+    rules: Rules,
     settings: String,
     progress: &'a mut dyn FnMut(IngestProgress<'_>) -> ControlFlow<()>,
     /// Documents of the record that have not been met in the folder.
@@ -222,6 +224,8 @@ struct Run<'a> {
     waiting_bytes: usize,
     /// How many of them replace another version.
     waiting_changed: usize,
+    /// Documents that stay, by their ids, with what the folder now says of them.
+    described: Vec<(i64, Properties)>,
     /// Texts without a vector, of those documents, each once.
     missing: Vec<(EmbeddingKey, String)>,
     missing_keys: HashSet<EmbeddingKey>,
@@ -230,13 +234,15 @@ struct Run<'a> {
 impl<'a> Run<'a> {
     fn new(
         index: &'a Index,
+        rules: Rules,
         progress: &'a mut dyn FnMut(IngestProgress<'_>) -> ControlFlow<()>,
         files: usize,
     ) -> Result<Self, IndexError> {
-        let rows = index.record.read(|r| r.documents())?;
+        let rows = index.corpus.record.read(|r| r.documents())?;
         Ok(Run {
             settings: settings(index.embedder.as_ref(), index.config),
             index,
+            rules,
             progress,
             known: rows.into_iter().map(|row| (row.path.clone(), row)).collect(),
             report: IngestReport {
@@ -245,6 +251,7 @@ impl<'a> Run<'a> {
                 added: 0,
                 changed: 0,
                 unchanged: 0,
+                described: 0,
                 removed: 0,
                 chunks: 0,
                 embeddings_computed: 0,
@@ -253,6 +260,7 @@ impl<'a> Run<'a> {
             waiting: Vec::new(),
             waiting_bytes: 0,
             waiting_changed: 0,
+            described: Vec::new(),
             missing: Vec::new(),
             missing_keys: HashSet::new(),
         })
@@ -264,16 +272,23 @@ impl<'a> Run<'a> {
             self.known.keys().filter(|path| !present.contains(path.as_str())).cloned().collect();
         let gone = gone.iter().filter_map(|path| self.known.remove(path)).collect();
         self.forget(gone)?;
+        let readable = files.iter().filter(|f| matches!(f.source, Source::Readable(..)));
+        let unused = self.rules.without_documents(readable.map(|f| f.path.as_str())).join(", ");
 
         for file in files {
             let path = file.path.clone();
-            let outcome = self.file(file)?;
+            let outcome = match path.as_str() {
+                SIDECAR => sidecar(&unused),
+                _ => self.file(file)?,
+            };
             if !matches!(outcome, IngestOutcome::Parsed { .. }) {
                 let gone = self.known.remove(&path).into_iter().collect();
                 self.forget(gone)?;
             }
             self.report.ledger.push(LedgerEntry { path, outcome });
-            let full = self.missing.len() >= WAITING_TEXTS || self.waiting_bytes >= WAITING_BYTES;
+            let full = self.missing.len() >= WAITING_TEXTS
+                || self.waiting_bytes >= WAITING_BYTES
+                || self.described.len() >= WAITING_TEXTS;
             let mut go_on = self.tell();
             if full && go_on.is_continue() {
                 go_on = self.flush()?;
@@ -285,7 +300,7 @@ impl<'a> Run<'a> {
         if self.flush()?.is_break() {
             return Ok(self.interrupted());
         }
-        self.index.record.prune_embeddings()?;
+        self.index.corpus.record.prune_embeddings()?;
         Ok(self.report)
     }
 
@@ -305,7 +320,10 @@ impl<'a> Run<'a> {
 
     fn forget(&mut self, rows: Vec<DocumentRow>) -> Result<(), IndexError> {
         self.report.removed += rows.len();
-        self.index.record.remove_documents(&rows.iter().map(|row| row.id).collect::<Vec<_>>())
+        self.index
+            .corpus
+            .record
+            .remove_documents(&rows.iter().map(|row| row.id).collect::<Vec<_>>())
     }
 
     /// Reads a file and puts it among the waiting documents if it is new.
@@ -320,25 +338,56 @@ impl<'a> Run<'a> {
         };
         // Of the bytes that were read, so that a file that changes meanwhile is met again next time.
         let content_hash = blake3::hash(&bytes).to_hex().to_string();
+        if self.index.corpus.record.read(|r| r.is_deleted(&file.path, &content_hash))? {
+            let reason = "deleted by hand; restore it to have it again".to_owned();
+            return Ok(IngestOutcome::Skipped { reason });
+        }
         let same =
             |row: &DocumentRow| row.content_hash == content_hash && row.settings == self.settings;
         if self.known.get(&file.path).is_some_and(same) {
-            self.known.remove(&file.path);
-            self.report.unchanged += 1;
-            return self.unchanged(&file.path);
+            return self.unchanged(&file.path, format);
         }
-        match assay_text::parse(&bytes, format) {
-            Ok(parsed) if parsed.is_blank() => Ok(IngestOutcome::Empty),
-            Ok(parsed) => self.add(file.path, content_hash, bytes.len() as u64, parsed),
-            Err(e) => Ok(IngestOutcome::Failed { reason: format!("{e}; {}", e.hint()) }),
+        let parsed = match assay_text::parse(&bytes, format) {
+            Ok(parsed) if parsed.is_blank() => return Ok(IngestOutcome::Empty),
+            Ok(parsed) => parsed,
+            Err(e) => {
+                return Ok(IngestOutcome::Failed { reason: format!("{e}; {}", e.hint()) });
+            }
+        };
+        match self.properties(&file.path, format, &parsed.text) {
+            Ok(properties) => {
+                self.add(file.path, content_hash, bytes.len() as u64, parsed, properties)
+            }
+            Err(reason) => Ok(IngestOutcome::Failed { reason }),
         }
     }
 
-    fn unchanged(&self, path: &str) -> Result<IngestOutcome, IndexError> {
+    /// What the folder says of a document.
+    fn properties(&self, path: &str, format: Format, text: &str) -> Result<Properties, String> {
+        let front = match format {
+            Format::Markdown => Front::of_markdown(text)?,
+            Format::Html | Format::Text => Front::default(),
+        };
+        Ok(self.rules.properties(path, front))
+    }
+
+    fn unchanged(&mut self, path: &str, format: Format) -> Result<IngestOutcome, IndexError> {
         let (text, chunks) = self
             .index
+            .corpus
             .record
             .read(|r| Ok((r.text(path)?.unwrap_or_default(), r.chunks_of(path)?)))?;
+        let properties = match self.properties(path, format, &text) {
+            Ok(properties) => properties,
+            Err(reason) => return Ok(IngestOutcome::Failed { reason }),
+        };
+        if let Some(row) = self.known.remove(path) {
+            self.report.unchanged += 1;
+            if row.from_folder() != properties {
+                self.report.described += 1;
+                self.described.push((row.id, properties));
+            }
+        }
         Ok(parsed_outcome(&text, chunks.iter().map(|c| c.span.clone())))
     }
 
@@ -348,6 +397,7 @@ impl<'a> Run<'a> {
         content_hash: String,
         bytes: u64,
         parsed: Parsed,
+        properties: Properties,
     ) -> Result<IngestOutcome, IndexError> {
         let embedder = self.index.embedder.as_ref();
         let count = |text: &str| embedder.count_tokens(text);
@@ -359,7 +409,7 @@ impl<'a> Run<'a> {
             let text = embedded_text(embedder, parsed.title.as_deref(), &piece.heading_path, text);
             let key = embedding_key(embedder, &text);
             if !self.missing_keys.contains(&key)
-                && !self.index.record.read(|r| r.has_embedding(&key))?
+                && !self.index.corpus.record.read(|r| r.has_embedding(&key))?
             {
                 self.missing_keys.insert(key);
                 self.missing.push((key, text));
@@ -372,26 +422,36 @@ impl<'a> Run<'a> {
         }
         self.waiting_bytes += parsed.text.len();
         let (title, text) = (parsed.title, parsed.text);
-        self.waiting.push(NewDocument { path, content_hash, bytes, title, text, chunks });
+        self.waiting.push(NewDocument {
+            path,
+            content_hash,
+            bytes,
+            title,
+            text,
+            properties,
+            chunks,
+        });
         Ok(outcome)
     }
 
     /// Embeds what is missing and stores the documents that wait.
     fn flush(&mut self) -> Result<ControlFlow<()>, IndexError> {
         let index = self.index;
+        // First, for it may withdraw something.
+        index.corpus.record.put_properties(&std::mem::take(&mut self.described))?;
         let missing = std::mem::take(&mut self.missing);
         for batch in missing.chunks(BATCH) {
             let texts: Vec<&str> = batch.iter().map(|(_, text)| text.as_str()).collect();
             let embedder = index.embedder.as_ref();
             let vectors = checked(embedder, texts.len(), embedder.embed(&texts)?)?;
             let keys = batch.iter().map(|(key, _)| *key);
-            index.record.put_embeddings(&keys.zip(vectors).collect::<Vec<_>>())?;
+            index.corpus.record.put_embeddings(&keys.zip(vectors).collect::<Vec<_>>())?;
             self.report.embeddings_computed += batch.len();
             if self.tell().is_break() {
                 return Ok(ControlFlow::Break(()));
             }
         }
-        index.record.put_documents(&self.settings, &self.waiting)?;
+        index.corpus.record.put_documents(&self.settings, &self.waiting)?;
         self.report.added += self.waiting.len() - self.waiting_changed;
         self.report.changed += self.waiting_changed;
         self.missing_keys.clear();
@@ -400,6 +460,15 @@ impl<'a> Run<'a> {
         self.waiting_changed = 0;
         Ok(ControlFlow::Continue(()))
     }
+}
+
+/// The entry of the file that says who may read what: also which of its patterns say it of nothing.
+fn sidecar(unused: &str) -> IngestOutcome {
+    let reason = match unused {
+        "" => "describes the other documents".to_owned(),
+        unused => format!("describes the other documents; matching none: {unused}"),
+    };
+    IngestOutcome::Skipped { reason }
 }
 
 /// The bytes of a file, unless there are more than `limit`.

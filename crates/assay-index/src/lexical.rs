@@ -8,6 +8,7 @@
 //! without English stop words, stemmed by the English Snowball stemmer. A query is the disjunction of its
 //! words.
 
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 
 use fs_err as fs;
@@ -46,7 +47,7 @@ impl Lexical {
         chunks: usize,
         texts: impl Iterator<Item = Result<Vec<String>, IndexError>>,
     ) -> Result<Self, IndexError> {
-        let name = format!("bm25-{VERSION}-{}", &snapshot[..32]);
+        let name = Self::name(snapshot);
         let dir = parent.join(&name);
         if let Some(lexical) = Self::open_existing(&dir, chunks) {
             return Ok(lexical);
@@ -77,6 +78,16 @@ impl Lexical {
         })
     }
 
+    fn name(snapshot: &str) -> String {
+        format!("bm25-{VERSION}-{}", &snapshot[..32])
+    }
+
+    /// Whether the projection of `snapshot` is there and whole; `None` if it is not there.
+    pub(crate) fn is_whole(parent: &Path, snapshot: &str, chunks: usize) -> Option<bool> {
+        let dir = parent.join(Self::name(snapshot));
+        dir.is_dir().then(|| Self::open_existing(&dir, chunks).is_some())
+    }
+
     /// The index in `dir`, if it is there, whole, and of the right size.
     fn open_existing(dir: &Path, chunks: usize) -> Option<Self> {
         if !dir.is_dir() {
@@ -84,18 +95,22 @@ impl Lexical {
         }
         let open = || -> tantivy::Result<Self> {
             let index = tantivy::Index::open_in_dir(dir)?;
-            let damaged = !index.validate_checksum()?.is_empty();
+            // Before anything else is read of it: tantivy panics on what it does not expect.
+            if !index.validate_checksum()?.is_empty() {
+                return Err(TantivyError::InternalError("damaged".into()));
+            }
             let body = index.schema().get_field("body")?;
             index.tokenizers().register(ANALYZER, analyzer());
             let reader = index.reader_builder().reload_policy(ReloadPolicy::Manual).try_into()?;
             let searcher = reader.searcher();
             let single = chunks == 0 || searcher.segment_readers().len() == 1;
-            if damaged || !single || searcher.num_docs() != chunks as u64 {
+            if !single || searcher.num_docs() != chunks as u64 {
                 return Err(TantivyError::InternalError("damaged".into()));
             }
             Ok(Lexical { dir: dir.to_owned(), searcher, body })
         };
-        open().ok()
+        // The checksums do not cover the list of files.
+        std::panic::catch_unwind(AssertUnwindSafe(open)).ok()?.ok()
     }
 
     /// Number and score of every chunk that has a word of the query, in chunk order. Scores are above 0.

@@ -1,9 +1,10 @@
 //! The retrieval engine: a folder of documents in, ranked byte spans of them out.
 //!
 //! One SQLite file is the truth: documents with their text, chunks, embeddings. The BM25 index (tantivy)
-//! and the vector matrix are projections of it; either can be deleted and is made again. Every hit is
-//! looked up in the truth before it is returned, so a deleted or changed document is never a hit,
-//! whichever process changed it.
+//! and the vector matrix are projections of it; either can be deleted and is made again. Every search begins
+//! with the set of chunks that the truth lets this [`Viewer`] and this [`Filter`] find, and every hit is looked up
+//! in the truth before it is returned: a document that was deleted, changed or withdrawn is never a hit,
+//! whichever process did it.
 //!
 //! [`Index::ingest`] brings the index to the state of a folder, and accounts for every file in it. What has
 //! not changed is not embedded again; what was interrupted goes on where it stopped. [`Index::search`] is
@@ -14,32 +15,42 @@
 //!
 //! ```no_run
 //! use std::{ops::ControlFlow, path::Path, sync::Arc};
-//! use assay_index::{Embed, Index, IndexConfig, SearchMode};
+//! use assay_index::{Embed, Index, IndexConfig, Query, SearchMode};
 //!
 //! # fn example(embedder: Arc<dyn Embed>) -> Result<(), assay_index::IndexError> {
 //! let mut index = Index::open(Path::new("state/index"), embedder, IndexConfig::default())?;
 //! let report = index.ingest(Path::new("docs"), &mut |_| ControlFlow::Continue(()))?;
 //! assert_eq!(report.ledger.len(), report.files);
-//! for hit in index.search("how do I reset the controller?", 5, SearchMode::Hybrid)?.hits {
+//! let query = Query::new("how do I reset the controller?", 5, SearchMode::Hybrid);
+//! for hit in index.search(&query)?.hits {
 //!     println!("{} {:?} {:.3}", hit.document, hit.span, hit.score);
 //! }
 //! # Ok(())
 //! # }
 //! ```
 
+mod bits;
+mod catalog;
+mod corpus;
 mod embed;
 mod error;
+mod filter;
+mod folder;
 mod fusion;
 mod index;
 mod ingest;
 mod lexical;
+mod properties;
 mod record;
 mod vectors;
 
+pub use corpus::{Corpus, CorpusSnapshot, SnapshotDocument, Verification};
 pub use embed::{Embed, EmbedError};
 pub use error::IndexError;
-pub use index::{DocumentInfo, Hit, Index, SearchMode, SearchResult};
+pub use filter::{Comparison, Filter, FilterError, Membership};
+pub use index::{DocumentInfo, Hit, Index, Query, SearchMode, SearchResult, TruncatedQuery};
 pub use ingest::{IngestOutcome, IngestProgress, IngestReport, LedgerEntry};
+pub use properties::{Date, Metadata, Properties, Value, ValueKind, Viewer};
 
 /// What an index is made with. Changing it, or the embedder, makes the next ingest do everything anew.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -73,6 +73,7 @@ impl From<ServiceError> for ApiError {
                 ..ApiError::bad("messages", error.to_string())
             },
             ServiceError::BadSchema(_) => ApiError::bad("response_format", error.to_string()),
+            ServiceError::BadFilter(_) => ApiError::bad("filters", error.to_string()),
             ServiceError::BadPattern(_) => ApiError::bad("structured_outputs", error.to_string()),
             ServiceError::Unsupported(_) => ApiError {
                 code: Some("unsupported"),

@@ -13,14 +13,16 @@
 //!
 //! It refuses, with 400, parameters that it would otherwise have to ignore against the caller's intent (`n` above 1,
 //! tools, biases of logits). It has no authentication and no TLS: bind it to
-//! this machine or put it behind a proxy. It sends no CORS headers, so that no web page can read through it.
+//! this machine or put it behind a proxy. The proxy may say who asks, in headers ([`CallerHeaders`]); without them
+//! every caller is a stranger. It sends no CORS headers, so that no web page can read through it.
 //!
 //! ```no_run
 //! use std::sync::Arc;
-//! use assay_serve::{DEFAULT_PORT, ServeError, Service, serve};
+//! use assay_serve::{CallerHeaders, DEFAULT_PORT, ServeError, Service, serve};
 //!
 //! fn run(service: Arc<dyn Service>) -> Result<(), ServeError> {
-//!     serve(service, ([127, 0, 0, 1], DEFAULT_PORT).into(), |at| eprintln!("listening on http://{at}"))
+//!     let at = ([127, 0, 0, 1], DEFAULT_PORT).into();
+//!     serve(service, at, CallerHeaders::default(), |at| eprintln!("listening on http://{at}"))
 //! }
 //! ```
 
@@ -34,6 +36,6 @@ mod wire;
 
 pub use server::{DEFAULT_PORT, ServeError, serve};
 pub use service::{
-    AnswerForm, AnswerOptions, AnswerRequest, Embeddings, ModelInfo, ModelUse, SearchHit, Service,
-    ServiceError,
+    AnswerForm, AnswerOptions, AnswerRequest, Caller, CallerHeaders, Embeddings, ModelInfo,
+    ModelUse, SearchHit, SearchRequest, SearchResponse, Service, ServiceError,
 };

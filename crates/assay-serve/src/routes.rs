@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use axum::body::{Body, to_bytes};
 use axum::extract::{Path, Request, State};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -18,10 +18,10 @@ use tracing::Instrument;
 use crate::chat;
 use crate::error::ApiError;
 use crate::queue::{ANSWERS, LOOKUPS, Queue, compute};
-use crate::service::{ModelInfo, ModelUse, Service, ServiceError};
+use crate::service::{Caller, CallerHeaders, ModelInfo, ModelUse, Service, ServiceError};
 use crate::wire::chat::ChatRequest;
 use crate::wire::embeddings::{EmbeddingsRequest, EmbeddingsResponse};
-use crate::wire::search::{Hit, SearchRequest};
+use crate::wire::search::{Found, SearchRequest};
 use crate::wire::{self, List, Model};
 
 /// Largest body that is read: far beyond what fits into a context.
@@ -33,9 +33,12 @@ struct App {
     answers: Queue,
     /// Embeddings and searches: quick, and not to wait behind answers.
     lookups: Queue,
+    headers: Arc<CallerHeaders>,
 }
 
-pub(crate) fn router(service: Arc<dyn Service>) -> Router {
+pub(crate) fn router(service: Arc<dyn Service>, headers: CallerHeaders) -> Router {
+    let headers = Arc::new(headers);
+    let (answers, lookups) = (Queue::new(ANSWERS), Queue::new(LOOKUPS));
     Router::new()
         .route("/v1/chat/completions", post(chat_completions))
         .route("/v1/embeddings", post(embeddings))
@@ -46,13 +49,18 @@ pub(crate) fn router(service: Arc<dyn Service>) -> Router {
         .fallback(no_route)
         .method_not_allowed_fallback(wrong_method)
         .layer(from_fn(observe))
-        .with_state(App { service, answers: Queue::new(ANSWERS), lookups: Queue::new(LOOKUPS) })
+        .with_state(App { service, answers, lookups, headers })
 }
 
-async fn chat_completions(State(app): State<App>, body: Body) -> Result<Response, ApiError> {
+async fn chat_completions(
+    State(app): State<App>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Response, ApiError> {
+    let caller = app.caller(&headers)?;
     let request: ChatRequest = read(body).await?;
     let (stream, include_usage) = (request.stream == Some(true), request.include_usage());
-    let request = request.into_answer()?;
+    let request = request.into_answer(caller)?;
     app.find(&request.model, ModelUse::Chat)?;
     let turn = app.answers.turn().await?;
     if stream {
@@ -77,11 +85,14 @@ async fn embeddings(
     Ok(Json(request.response(made.await?)?))
 }
 
-async fn search(State(app): State<App>, body: Body) -> Result<Json<List<Hit>>, ApiError> {
-    let request: SearchRequest = read(body).await?;
-    request.check()?;
-    let hits = app.look_up(move |service| service.search(&request.query, request.k)).await?;
-    Ok(Json(List::of(hits.into_iter().map(Hit::from))))
+async fn search(
+    State(app): State<App>,
+    headers: HeaderMap,
+    body: Body,
+) -> Result<Json<Found>, ApiError> {
+    let caller = app.caller(&headers)?;
+    let request = read::<SearchRequest>(body).await?.checked(caller)?;
+    Ok(Json(app.look_up(move |service| service.search(&request)).await?.into()))
 }
 
 async fn models(State(app): State<App>) -> Json<List<Model>> {
@@ -118,6 +129,32 @@ impl App {
             return Ok(());
         }
         Err(ApiError::no_such_model(id, &names(fit())))
+    }
+
+    /// Who the headers say asks. What cannot be read is refused, not taken for less.
+    fn caller(&self, headers: &HeaderMap) -> Result<Caller, ApiError> {
+        let values = |name: &Option<String>| -> Result<Vec<String>, ApiError> {
+            let Some(name) = name else { return Ok(Vec::new()) };
+            let mut values = Vec::new();
+            for value in headers.get_all(name.as_str()) {
+                let text = std::str::from_utf8(value.as_bytes()).map_err(|_| {
+                    ApiError::new(
+                        StatusCode::BAD_REQUEST,
+                        format!("the header {name} is not UTF-8"),
+                    )
+                })?;
+                let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
+                values.extend(names.map(str::to_owned));
+            }
+            Ok(values)
+        };
+        let principals = values(&self.headers.principals)?;
+        let mut tenants = values(&self.headers.tenant)?;
+        if tenants.len() > 1 {
+            let message = "a request belongs to one tenant, and its headers name several";
+            return Err(ApiError::new(StatusCode::BAD_REQUEST, message));
+        }
+        Ok(Caller { principals, tenant: tenants.pop() })
     }
 
     async fn look_up<T: Send + 'static>(

@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 
 use crate::routes::router;
-use crate::service::Service;
+use crate::service::{CallerHeaders, Service};
 
 /// Port that is used unless the user names another.
 pub const DEFAULT_PORT: u16 = 8080;
@@ -62,17 +62,18 @@ impl ServeError {
 /// Serves until Ctrl-C or SIGTERM; then takes no more requests and gives running answers ten seconds, or until a
 /// second signal. Owns its tokio runtime, so that the caller stays synchronous.
 ///
-/// `on_ready` gets the bound address, which tells the port if `address` had port 0.
+/// `headers` say who asks. `on_ready` gets the bound address, which tells the port if `address` had port 0.
 ///
 /// # Errors
 /// [`ServeError`].
 pub fn serve(
     service: Arc<dyn Service>,
     address: SocketAddr,
+    headers: CallerHeaders,
     on_ready: impl FnOnce(SocketAddr),
 ) -> Result<(), ServeError> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
-    let served = runtime.block_on(run(service, address, on_ready));
+    let served = runtime.block_on(run(service, address, headers, on_ready));
     // An answer that is still computed is not waited for: its client has been cut off.
     runtime.shutdown_background();
     served
@@ -81,6 +82,7 @@ pub fn serve(
 async fn run(
     service: Arc<dyn Service>,
     address: SocketAddr,
+    headers: CallerHeaders,
     on_ready: impl FnOnce(SocketAddr),
 ) -> Result<(), ServeError> {
     let listener = TcpListener::bind(address).await.map_err(|error| match error.kind() {
@@ -91,7 +93,7 @@ async fn run(
     on_ready(listener.local_addr()?);
 
     let (stop, stopped) = oneshot::channel();
-    let serving = axum::serve(listener, router(service)).with_graceful_shutdown(async {
+    let serving = axum::serve(listener, router(service, headers)).with_graceful_shutdown(async {
         // An error means that nobody is left to say stop: the server is ending anyway.
         let _ = stopped.await;
     });

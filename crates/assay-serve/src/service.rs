@@ -30,11 +30,52 @@ pub trait Service: Send + Sync + 'static {
     /// [`ServiceError`].
     fn embed(&self, model: &str, texts: &[&str]) -> Result<Embeddings, ServiceError>;
 
-    /// The `k` best passages for `query`, best first.
+    /// The best passages, best first.
     ///
     /// # Errors
-    /// [`ServiceError::Unsupported`] if there are no documents.
-    fn search(&self, query: &str, k: usize) -> Result<Vec<SearchHit>, ServiceError>;
+    /// [`ServiceError::Unsupported`] if there are no documents, [`ServiceError::BadFilter`].
+    fn search(&self, request: &SearchRequest) -> Result<SearchResponse, ServiceError>;
+}
+
+/// Who asks, as the proxy before this server says in the headers that it was told to read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Caller {
+    /// Names of users and groups; without any, the caller is not known.
+    pub principals: Vec<String>,
+    /// The caller's tenant.
+    pub tenant: Option<String>,
+}
+
+/// Names of the headers that say who asks. They are believed: a server that reads them stands behind a proxy that
+/// sets or removes them. `None` reads none, and nobody is known.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CallerHeaders {
+    /// Holds names of users and groups, with commas between them.
+    pub principals: Option<String>,
+    /// Holds the name of a tenant.
+    pub tenant: Option<String>,
+}
+
+/// What is looked for.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SearchRequest {
+    /// Words or a question.
+    pub query: String,
+    /// Passages at most.
+    pub k: usize,
+    /// Conditions on documents, in the JSON of the index; not checked yet.
+    pub filter: Option<Value>,
+    /// Who asks.
+    pub caller: Caller,
+}
+
+/// What was found.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SearchResponse {
+    /// Best first.
+    pub hits: Vec<SearchHit>,
+    /// Tokens that were read of a query that is longer than the embedder takes.
+    pub truncated_to: Option<usize>,
 }
 
 /// A model as clients see it.
@@ -66,6 +107,8 @@ pub struct AnswerRequest {
     pub messages: Vec<Message>,
     /// How to generate.
     pub options: AnswerOptions,
+    /// Who asks.
+    pub caller: Caller,
 }
 
 /// What the client asks of the generation; `None` leaves it to the release.
@@ -154,6 +197,9 @@ pub enum ServiceError {
     /// The regular expression or choice of the answer cannot be used.
     #[error("{0}")]
     BadPattern(String),
+    /// The filter of a search cannot be used; the text says why.
+    #[error("{0}")]
+    BadFilter(String),
     /// The model's own server refuses the conversation; its words go to the client.
     #[error("the model refuses the request: {0}")]
     Refused(String),

@@ -60,7 +60,7 @@ fn shots() -> Vec<Shot> {
         ("How much is a parking card?", "12 euros [1]"),
         ("Is there a service on Sunday?", "There is no Sunday service [2]"),
     ]
-    .map(|(q, a)| Shot { input: user_turn(q, &sources), output: a.into() })
+    .map(|(q, a)| Shot { input: user_turn(q, &sources), output: a.into(), shown: vec![] })
     .into()
 }
 

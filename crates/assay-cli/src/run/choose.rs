@@ -1,7 +1,9 @@
 //! The best prompt and the best retrieval depth, chosen on dev.
 
-use anyhow::Result;
-use assay_candidate::{CandidateSpec, Golden, RetrievalSpec, RetrieveFrom, Shot, user_turn};
+use anyhow::{Context as _, Result};
+use assay_candidate::{
+    CandidateSpec, Golden, RetrievalSpec, RetrieveFrom, Shot, ShownChunk, Source, user_turn,
+};
 use assay_store::{Key, StepKey};
 use assay_types::{Item, Task};
 use serde::{Deserialize, Serialize};
@@ -159,7 +161,10 @@ fn shots(bench: &Bench<'_>, n: usize) -> Vec<Shot> {
     let spec = base(bench, CandidateName::Prompt);
     spread(bench)
         .take(n)
-        .map(|i| Shot { input: i.input.clone(), output: spec.target(i, Golden::Unused) })
+        .map(|i| {
+            let output = spec.target(i, Golden::Unused);
+            Shot { input: i.input.clone(), output, shown: Vec::new() }
+        })
         .collect()
 }
 
@@ -188,10 +193,30 @@ fn cited_shots(bench: &Bench<'_>, spec: &CandidateSpec, top_k: usize) -> Result<
         let (context, golden) = tune::raft(bench, top_k, 1.0, item)?;
         if matches!(golden, Golden::At(_)) {
             let input = user_turn(&item.input, &context.sources);
-            found.push(Shot { input, output: spec.target(item, golden) });
+            let shown = shown(bench, &context.sources)?;
+            found.push(Shot { input, output: spec.target(item, golden), shown });
         }
     }
     Ok(found)
+}
+
+/// The chunks that sources are, so that an example is given up with the documents that it shows.
+fn shown(bench: &Bench<'_>, sources: &[Source]) -> Result<Vec<ShownChunk>> {
+    let index = bench.index.as_ref().context("documents are not indexed")?;
+    let viewer = bench.config.retrieval.viewer();
+    let mut shown = Vec::new();
+    for source in sources {
+        // Chunks that touch were joined to one source.
+        let span = source.start..source.start + source.text.len();
+        let chunks = index.chunks(&source.document, viewer)?;
+        let inside =
+            chunks.into_iter().filter(|c| c.span.start < span.end && span.start < c.span.end);
+        let document = &source.document;
+        shown.extend(
+            inside.map(|c| ShownChunk { document: document.clone(), chunk_id: c.chunk_id }),
+        );
+    }
+    Ok(shown)
 }
 
 /// Measures all variants on dev and takes the best.

@@ -64,8 +64,7 @@ pub(crate) fn answers(
     // The first answer after loading is slower than all others: one throw-away warms caches up.
     if let Some(first) = bench.data.dev.first().or(test.first()) {
         let warm = Options { max_new_tokens: Some(2), ..Options::default() };
-        let _ = candidate
-            .answer(&Request::new(&first.input), &warm, &mut |_| ControlFlow::Continue(()));
+        let _ = candidate.answer(&bench.request(first), &warm, &mut |_| ControlFlow::Continue(()));
     }
     let sample = sample(test.len());
     let (alone, batched): (Vec<_>, Vec<_>) = test
@@ -87,14 +86,14 @@ pub(crate) fn answers(
     };
     for (_, item) in alone {
         interrupt::check()?;
-        let request = Request::new(&item.input);
+        let request = bench.request(item);
         let output =
             candidate.answer(&request, &Options::default(), &mut |_| ControlFlow::Continue(()));
         file(item, settle(output, Answered::Alone)?)?;
     }
     for items in batched.chunks(BATCH) {
         interrupt::check()?;
-        let requests: Vec<_> = items.iter().map(|(_, item)| Request::new(&item.input)).collect();
+        let requests: Vec<_> = items.iter().map(|(_, item)| bench.request(item)).collect();
         let outputs = candidate.answer_batch(&requests)?;
         // What a server did answer is filed also if it was given up in between.
         let filed: Vec<Result<()>> = items
@@ -144,7 +143,7 @@ pub(crate) fn dev_answers(
     let open: Vec<&Item> = dev.iter().filter(|i| !done.contains_key(&i.id.0)).collect();
     for items in open.chunks(BATCH) {
         interrupt::check()?;
-        let requests: Vec<_> = items.iter().map(|item| Request::new(&item.input)).collect();
+        let requests: Vec<_> = items.iter().map(|item| bench.request(item)).collect();
         for (item, output) in items.iter().zip(candidate.answer_batch(&requests)?) {
             let settled = settle(output, Answered::Batched)?;
             if let Settled::ForGood(answered) = &settled {
@@ -208,9 +207,13 @@ pub(crate) fn attacked(bench: &Bench<'_>, candidate: &Candidate) -> Result<Optio
         let request =
             |(item, attack): (&&'_ Item, &Attack)| (item.input.clone(), attack.text.clone());
         let made: Vec<(String, String)> = items.iter().zip(attacks).map(request).collect();
+        let viewer = bench.config.retrieval.viewer();
         let requests: Vec<Request<'_>> = made
             .iter()
-            .map(|(input, planted)| Request { planted: Some(planted), ..Request::new(input) })
+            .map(|(input, planted)| Request {
+                planted: Some(planted),
+                ..Request::new(input).seen_by(viewer)
+            })
             .collect();
         let outputs = candidate.answer_batch(&requests)?;
         let held = |(output, attack): (Result<Output, CandidateError>, &Attack)| {

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use assay_candidate::{CandidateSpec, Context, Golden, RetrieveFrom, Shot, Source, join_adjacent};
 use assay_data::Chunk;
-use assay_index::{Hit, SearchMode};
+use assay_index::{Hit, Query, SearchMode};
 use assay_model::Adapter;
 use assay_store::{Key, StepKey};
 use assay_train::{
@@ -262,11 +262,13 @@ pub(super) fn raft(
     item: &Item,
 ) -> Result<(Context, Golden)> {
     let index = bench.index.as_ref().context("documents are not indexed")?;
-    let found = index.search(&item.input, top_k.max(DISTRACTOR_POOL), SearchMode::Hybrid)?;
+    let viewer = bench.config.retrieval.viewer();
+    let query = Query::new(&item.input, top_k.max(DISTRACTOR_POOL), SearchMode::Hybrid);
+    let found = index.search(&Query { viewer, ..query })?;
     let retrieved: Vec<Chunk> = found.hits.iter().map(chunk).collect();
     let mut gold = Vec::new();
     for document in &item.doc_ids {
-        gold.extend(index.chunks(document)?.iter().map(chunk));
+        gold.extend(index.chunks(document, viewer)?.iter().map(chunk));
     }
     let golden = match assay_data::golden_chunk(item, &retrieved, &gold) {
         // A row that names no document is answered from what was retrieved, if the answer is there.
@@ -293,7 +295,7 @@ pub(super) fn raft(
         let headings = match headings(c) {
             Some(headings) => headings,
             None => {
-                let all = index.chunks(&c.document)?;
+                let all = index.chunks(&c.document, viewer)?;
                 let hit =
                     all.iter().find(|h| h.span.start == c.start).context("a chunk is gone")?;
                 assay_candidate::headings(hit.title.as_deref(), &hit.heading_path)
@@ -303,7 +305,8 @@ pub(super) fn raft(
         sources.push(Source { document, start, headings, text });
     }
     // As when it is asked.
-    let (sources, places) = join_adjacent(&sources, &|document| index.document_text(document))?;
+    let (sources, places) =
+        join_adjacent(&sources, &|document| index.document_text(document, viewer))?;
     let golden = row.golden.map_or(Golden::Absent, |position| Golden::At(places[position] + 1));
     Ok((Context { sources, shots: Vec::new() }, golden))
 }

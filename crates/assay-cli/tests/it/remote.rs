@@ -11,7 +11,8 @@ use assay_decide::Decision;
 use assay_model::{Decoder, GenerateRequest, Precision};
 use assay_remote::{ChatRequest, RemoteModel, Settings};
 use assay_serve::{
-    AnswerOptions, AnswerRequest, Embeddings, ModelInfo, ModelUse, SearchHit, Service, ServiceError,
+    AnswerOptions, AnswerRequest, CallerHeaders, Embeddings, ModelInfo, ModelUse, SearchRequest,
+    SearchResponse, Service, ServiceError,
 };
 use assay_types::{Message, Output, Role, Timing, Usage};
 use serde_json::{Value, json};
@@ -66,7 +67,7 @@ impl Service for Plain {
         Err(ServiceError::Unsupported("embedder"))
     }
 
-    fn search(&self, _: &str, _: usize) -> Result<Vec<SearchHit>, ServiceError> {
+    fn search(&self, _: &SearchRequest) -> Result<SearchResponse, ServiceError> {
         Err(ServiceError::Unsupported("documents"))
     }
 }
@@ -79,7 +80,8 @@ fn server() -> Option<(String, Arc<AtomicUsize>)> {
     let (ready, at) = mpsc::channel();
     std::thread::spawn(move || {
         let ready = |address| ready.send(address).expect("a listener");
-        assay_serve::serve(service, ([127, 0, 0, 1], 0).into(), ready).expect("a server");
+        assay_serve::serve(service, ([127, 0, 0, 1], 0).into(), CallerHeaders::default(), ready)
+            .expect("a server");
     });
     Some((format!("http://{}/v1", at.recv().expect("an address")), asked))
 }

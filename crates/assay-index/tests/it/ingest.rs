@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 use std::sync::atomic::Ordering;
 
-use assay_index::{IndexError, IngestOutcome, SearchMode};
+use assay_index::{IndexError, IngestOutcome, Query, SearchMode};
 use fs_err as fs;
 
 use crate::support::{Project, Words, ingest, ledger, search};
@@ -115,7 +115,7 @@ fn other_settings_make_everything_anew_and_refuse_searches_until_then() {
         let words = Words::new(id);
         let mut index = project.open_with(words, chunk_tokens).unwrap();
         assert_eq!(index.needs_ingest(), Some(2));
-        let error = index.search("one", 3, SearchMode::Bm25).unwrap_err();
+        let error = index.search(&Query::new("one", 3, SearchMode::Bm25)).unwrap_err();
         assert!(matches!(error, IndexError::Stale { documents: 2 }) && error.hint().is_some());
         let report = project.ingest(&mut index);
         assert_eq!((report.changed, report.chunks), (2, 3));

@@ -1,6 +1,6 @@
 //! What is found, and how it is told.
 
-use assay_index::{Hit, SearchMode};
+use assay_index::{Hit, SearchMode, Viewer};
 
 use crate::support::{Project, search};
 
@@ -36,13 +36,13 @@ fn a_hit_tells_where_it_stands() {
     assert_eq!(hit.heading_path, ["Controller manual", "Warranty"]);
     assert_eq!(hit.title.as_deref(), Some("Controller manual"));
     assert!(hit.bm25_rank == Some(1) && hit.vector_rank.is_some());
-    assert_eq!(index.document_text("manual.md").unwrap().as_deref(), Some(MANUAL));
-    assert_eq!(index.document_text("nothing.md").unwrap(), None);
+    assert_eq!(index.document_text("manual.md", Viewer::ANYONE).unwrap().as_deref(), Some(MANUAL));
+    assert_eq!(index.document_text("nothing.md", Viewer::ANYONE).unwrap(), None);
 
-    let chunks = index.chunks("manual.md").unwrap();
+    let chunks = index.chunks("manual.md", Viewer::ANYONE).unwrap();
     assert_eq!(chunks[2].chunk_id, hit.chunk_id);
     assert_eq!(chunks.iter().map(|c| c.span.start).collect::<Vec<_>>(), [0, 64, 134]);
-    assert_eq!(index.chunks("nothing.md").unwrap(), []);
+    assert_eq!(index.chunks("nothing.md", Viewer::ANYONE).unwrap(), []);
 }
 
 #[test]

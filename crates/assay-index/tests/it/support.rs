@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use assay_index::{
-    Embed, EmbedError, Hit, Index, IndexConfig, IndexError, IngestReport, SearchMode,
+    Embed, EmbedError, Hit, Index, IndexConfig, IndexError, IngestReport, Query, SearchMode,
 };
 use fs_err as fs;
 use tempfile::TempDir;
@@ -122,7 +122,7 @@ pub(crate) fn ingest(index: &mut Index, folder: &Path) -> Result<IngestReport, I
 }
 
 pub(crate) fn search(index: &Index, query: &str, k: usize, mode: SearchMode) -> Vec<Hit> {
-    index.search(query, k, mode).unwrap().hits
+    index.search(&Query::new(query, k, mode)).unwrap().hits
 }
 
 /// `path: outcome` of each file.

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::ApiError;
-use crate::service::{AnswerForm, AnswerOptions, AnswerRequest};
+use crate::service::{AnswerForm, AnswerOptions, AnswerRequest, Caller};
 
 #[derive(Deserialize)]
 pub(crate) struct ChatRequest {
@@ -114,7 +114,7 @@ impl ChatRequest {
     }
 
     /// The conversation and its options, checked.
-    pub(crate) fn into_answer(mut self) -> Result<AnswerRequest, ApiError> {
+    pub(crate) fn into_answer(mut self, caller: Caller) -> Result<AnswerRequest, ApiError> {
         self.refuse_unsupported()?;
         if self.messages.is_empty() {
             return Err(ApiError::bad("messages", "messages is empty"));
@@ -140,6 +140,7 @@ impl ChatRequest {
         Ok(AnswerRequest {
             model: self.model,
             messages: messages.collect::<Result<_, _>>()?,
+            caller,
             options: AnswerOptions {
                 max_new_tokens: limit.map(|n| n as usize),
                 temperature: self.temperature,

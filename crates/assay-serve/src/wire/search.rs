@@ -1,18 +1,20 @@
-//! `/v1/search`: `{"query": "…", "k": 5}`.
+//! `/v1/search`: `{"query": "…", "k": 5, "filters": {"type": "eq", "key": "lang", "value": "en"}}`.
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::error::ApiError;
-use crate::service::SearchHit;
+use crate::service::{self, Caller, SearchHit, SearchResponse};
 
 const MOST: usize = 100;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct SearchRequest {
-    pub(crate) query: String,
+    query: String,
     #[serde(default = "five")]
-    pub(crate) k: usize,
+    k: usize,
+    filters: Option<Value>,
 }
 
 fn five() -> usize {
@@ -20,24 +22,42 @@ fn five() -> usize {
 }
 
 impl SearchRequest {
-    pub(crate) fn check(&self) -> Result<(), ApiError> {
-        if self.query.trim().is_empty() {
+    pub(crate) fn checked(self, caller: Caller) -> Result<service::SearchRequest, ApiError> {
+        let SearchRequest { query, k, filters: filter } = self;
+        if query.trim().is_empty() {
             return Err(ApiError::bad("query", "query is empty"));
         }
-        if self.k == 0 || self.k > MOST {
-            return Err(ApiError::bad("k", format!("k is {}, it may be 1 to {MOST}", self.k)));
+        if k == 0 || k > MOST {
+            return Err(ApiError::bad("k", format!("k is {k}, it may be 1 to {MOST}")));
         }
-        Ok(())
+        Ok(service::SearchRequest { query, k, filter, caller })
     }
 }
 
+/// A list of hits, and what is to be said of it.
 #[derive(Serialize)]
-pub(crate) struct Hit {
+pub(crate) struct Found {
+    object: &'static str,
+    data: Vec<Hit>,
+    /// Tokens that were read of a query that is too long.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    truncated_to: Option<usize>,
+}
+
+#[derive(Serialize)]
+struct Hit {
     document: String,
     start: usize,
     end: usize,
     text: String,
     score: f64,
+}
+
+impl From<SearchResponse> for Found {
+    fn from(found: SearchResponse) -> Self {
+        let SearchResponse { hits, truncated_to } = found;
+        Found { object: "list", data: hits.into_iter().map(Hit::from).collect(), truncated_to }
+    }
 }
 
 impl From<SearchHit> for Hit {

@@ -1,10 +1,10 @@
 //! Requests and responses, one route after another, and every error a client can cause.
 
-use assay_serve::{AnswerForm, AnswerOptions};
+use assay_serve::{AnswerForm, AnswerOptions, Caller};
 use assay_types::{Message, Role};
 use serde_json::{Value, json};
 
-use crate::client::{Reply, chat, get, post, start};
+use crate::client::{Reply, chat, get, post, post_as, start};
 
 #[track_caller]
 fn check_error(reply: &Reply, status: u16, param: Option<&str>, code: Option<&str>, says: &str) {
@@ -368,4 +368,48 @@ fn search() {
         "no documents",
     );
     check_error(&search(r#"{"query":"panic"}"#), 500, None, None, "the server failed");
+}
+
+#[test]
+fn a_search_is_filtered_and_says_what_was_cut() {
+    let (echo, base) = start();
+    let search = |body: &str| post(&format!("{base}/v1/search"), body);
+    let filter = json!({ "type": "eq", "key": "lang", "value": "en" });
+    let body = json!({ "query": "reset", "filters": filter });
+    assert_eq!(search(&body.to_string()).status, 200);
+    assert_eq!(echo.searched.lock().unwrap().as_ref().unwrap().filter, Some(filter));
+    check_error(
+        &search(r#"{"query":"a","filters":"bad"}"#),
+        400,
+        Some("filters"),
+        None,
+        "no such field",
+    );
+    assert_eq!(search(r#"{"query":"long"}"#).json()["truncated_to"], 3);
+}
+
+#[test]
+fn headers_say_who_asks() {
+    let (echo, base) = start();
+    let search = |headers: &[(&str, &str)]| {
+        let reply = post_as(&format!("{base}/v1/search"), headers, r#"{"query":"reset"}"#);
+        let caller = echo.searched.lock().unwrap().take().map(|request| request.caller);
+        (reply, caller)
+    };
+    let caller = |principals: &[&str], tenant: Option<&str>| {
+        let principals = principals.iter().map(|p| (*p).to_owned()).collect();
+        Some(Caller { principals, tenant: tenant.map(str::to_owned) })
+    };
+    assert_eq!(search(&[]).1, caller(&[], None));
+    let headers =
+        [("x-principals", "anna, staff ,"), ("x-tenant", "acme"), ("x-principals", "büro")];
+    assert_eq!(search(&headers).1, caller(&["anna", "staff", "büro"], Some("acme")));
+    let (reply, none) = search(&[("x-tenant", "acme,other")]);
+    check_error(&reply, 400, None, None, "several");
+    assert_eq!(none, None);
+
+    let body = r#"{"model":"echo","messages":[{"role":"user","content":"a"}]}"#;
+    post_as(&format!("{base}/v1/chat/completions"), &headers, body);
+    let asked = echo.last.lock().unwrap().take().unwrap();
+    assert_eq!(Some(asked.caller), caller(&["anna", "staff", "büro"], Some("acme")));
 }

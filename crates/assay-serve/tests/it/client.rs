@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::{Arc, mpsc};
 
-use assay_serve::{Service, serve};
+use assay_serve::{CallerHeaders, Service, serve};
 use serde_json::Value;
 
 use crate::echo::Echo;
@@ -18,9 +18,14 @@ pub(crate) fn start() -> (Arc<Echo>, String) {
 fn start_with(service: Arc<dyn Service>) -> SocketAddr {
     let (ready, address) = mpsc::channel();
     std::thread::spawn(move || {
-        serve(service, ([127, 0, 0, 1], 0).into(), |at| ready.send(at).unwrap()).unwrap();
+        serve(service, ([127, 0, 0, 1], 0).into(), headers(), |at| ready.send(at).unwrap())
+            .unwrap();
     });
     address.recv().unwrap()
+}
+
+fn headers() -> CallerHeaders {
+    CallerHeaders { principals: Some("X-Principals".into()), tenant: Some("X-Tenant".into()) }
 }
 
 pub(crate) struct Reply {
@@ -62,6 +67,13 @@ pub(crate) fn get(url: &str) -> Reply {
 
 pub(crate) fn post(url: &str, body: &str) -> Reply {
     reply(agent().post(url).content_type("application/json").send(body))
+}
+
+/// With headers.
+pub(crate) fn post_as(url: &str, headers: &[(&str, &str)], body: &str) -> Reply {
+    let post =
+        headers.iter().fold(agent().post(url), |post, (name, value)| post.header(*name, *value));
+    reply(post.content_type("application/json").send(body))
 }
 
 /// A chat request that says `text`, with further fields.

@@ -6,7 +6,8 @@ use std::sync::{Condvar, Mutex};
 use std::time::Duration;
 
 use assay_serve::{
-    AnswerForm, AnswerRequest, Embeddings, ModelInfo, ModelUse, SearchHit, Service, ServiceError,
+    AnswerForm, AnswerRequest, Embeddings, ModelInfo, ModelUse, SearchHit, SearchRequest,
+    SearchResponse, Service, ServiceError,
 };
 use assay_types::{ChosenToken, Citation, FinishReason, LikelyToken, Output, Timing, Usage};
 
@@ -14,6 +15,8 @@ use assay_types::{ChosenToken, Citation, FinishReason, LikelyToken, Output, Timi
 pub(crate) struct Echo {
     /// The last request that was answered.
     pub(crate) last: Mutex<Option<AnswerRequest>>,
+    /// The last search.
+    pub(crate) searched: Mutex<Option<SearchRequest>>,
     /// Answers that were broken off.
     pub(crate) broken_off: AtomicUsize,
     /// Answers in progress to `hold`, which end when the gate opens.
@@ -136,8 +139,12 @@ impl Service for Echo {
         Ok(Embeddings { vectors, tokens: texts.len() * 3 })
     }
 
-    fn search(&self, query: &str, k: usize) -> Result<Vec<SearchHit>, ServiceError> {
-        match query {
+    fn search(&self, request: &SearchRequest) -> Result<SearchResponse, ServiceError> {
+        *self.searched.lock().unwrap() = Some(request.clone());
+        if request.filter == Some("bad".into()) {
+            return Err(ServiceError::BadFilter("no such field".into()));
+        }
+        match request.query.as_str() {
             "nothing here" => Err(ServiceError::Unsupported("documents")),
             "panic" => panic!("told to"),
             _ => {
@@ -148,7 +155,8 @@ impl Service for Echo {
                     text: SOURCE.into(),
                     score: 0.5,
                 };
-                Ok(vec![hit; k])
+                let truncated_to = (request.query == "long").then_some(3);
+                Ok(SearchResponse { hits: vec![hit; request.k], truncated_to })
             }
         }
     }

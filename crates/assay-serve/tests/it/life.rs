@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use assay_serve::{ServeError, serve};
+use assay_serve::{CallerHeaders, ServeError, serve};
 
 use crate::client::{chat, start};
 use crate::echo::Echo;
@@ -42,7 +42,9 @@ fn open_chat(base: &str, text: &str, stream: bool) -> TcpStream {
 fn a_port_in_use_is_an_error_of_its_own() {
     let (_, base) = start();
     let address = base.strip_prefix("http://").unwrap().parse().unwrap();
-    let error = serve(Arc::new(Echo::default()), address, |_| unreachable!()).unwrap_err();
+    let error =
+        serve(Arc::new(Echo::default()), address, CallerHeaders::default(), |_| unreachable!())
+            .unwrap_err();
     assert!(matches!(error, ServeError::PortInUse { address: a } if a == address), "{error}");
     assert!(error.hint().unwrap().contains(&address.port().to_string()));
 }
@@ -133,7 +135,10 @@ fn serve_until_signalled() {
         std::thread::sleep(Duration::from_secs(1));
         echo.open_gate();
     });
-    serve(service, ([127, 0, 0, 1], 0).into(), |at| println!("\nlistening http://{at}")).unwrap();
+    serve(service, ([127, 0, 0, 1], 0).into(), CallerHeaders::default(), |at| {
+        println!("\nlistening http://{at}")
+    })
+    .unwrap();
     println!("ended well");
 }
 
