@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Instant;
 
-use assay_index::{Index, Query, SearchMode, Viewer};
+use assay_index::{Index, Query, Viewer};
 use assay_model::{Adapter, Decoder, Form, GenerateRequest, Generation, Sampling};
 use assay_remote::{ChatRequest, Reply, TokenLogprob};
 use assay_types::{
@@ -189,7 +189,7 @@ impl Candidate {
                 Retriever::Documents(index) => {
                     let depth = policy.top_k.max(RECORDED_HITS);
                     let viewer = request.viewer;
-                    let query = Query::new(request.input, depth, SearchMode::Hybrid);
+                    let query = Query::new(request.input, depth, policy.ranked_by.search_mode());
                     let found = index.search(&Query { viewer, ..query })?;
                     let mut taken: Vec<Source> = Vec::new();
                     let text = |document: &str| index.document_text(document, viewer);

@@ -35,8 +35,8 @@ pub use embed::EncoderEmbedder;
 pub use examples::ExampleIndex;
 pub use generator::{Generator, PromptBudget, RemoteGenerator, token_bound};
 pub use spec::{
-    CandidateSpec, Context, Golden, RetrievalSpec, RetrieveFrom, Shot, ShownChunk, Source,
-    user_turn,
+    CandidateSpec, Context, Golden, RankedBy, RetrievalSpec, RetrieveFrom, Shot, ShownChunk,
+    Source, user_turn,
 };
 
 /// Why a candidate could not answer.

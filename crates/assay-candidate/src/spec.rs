@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use assay_index::SearchMode;
 use assay_model::Form;
 use assay_types::{Item, Message, Role, Task};
 use serde::{Deserialize, Serialize};
@@ -61,10 +62,41 @@ pub struct ShownChunk {
 pub struct RetrievalSpec {
     /// Documents, or labelled examples.
     pub from: RetrieveFrom,
+    /// How chunks are ranked; examples are always ranked by meaning.
+    #[serde(default, skip_serializing_if = "RankedBy::is_default")]
+    pub ranked_by: RankedBy,
     /// Chunks or examples at most.
     pub top_k: usize,
     /// Tokens of the whole prompt at most, template included, in the model's own tokens.
     pub prompt_tokens: usize,
+}
+
+/// How chunks are ranked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RankedBy {
+    /// Words and meaning together.
+    #[default]
+    Hybrid,
+    /// Words only (BM25).
+    Bm25,
+    /// Meaning only (vectors).
+    Vector,
+}
+
+impl RankedBy {
+    fn is_default(&self) -> bool {
+        *self == RankedBy::default()
+    }
+
+    /// The same, as the index names it.
+    pub fn search_mode(self) -> SearchMode {
+        match self {
+            RankedBy::Hybrid => SearchMode::Hybrid,
+            RankedBy::Bm25 => SearchMode::Bm25,
+            RankedBy::Vector => SearchMode::Vector,
+        }
+    }
 }
 
 /// What is retrieved.

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
-use assay_candidate::Viewer;
+use assay_candidate::{RankedBy, Viewer};
 use assay_model::EncoderPrecision;
 use assay_types::Task;
 use clap::ValueEnum;
@@ -104,6 +104,29 @@ macro_rules! section {
     };
 }
 
+/// How chunks are ranked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum RankBy {
+    /// Words and meaning together.
+    #[default]
+    Hybrid,
+    /// Words only.
+    Bm25,
+    /// Meaning only.
+    Vector,
+}
+
+impl From<RankBy> for RankedBy {
+    fn from(mode: RankBy) -> RankedBy {
+        match mode {
+            RankBy::Hybrid => RankedBy::Hybrid,
+            RankBy::Bm25 => RankedBy::Bm25,
+            RankBy::Vector => RankedBy::Vector,
+        }
+    }
+}
+
 /// How the embedder's weights are held.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "snake_case")]
@@ -193,6 +216,8 @@ section!(Prompt {
 section!(Retrieval {
     /// Tokens of the embedder in one chunk.
     chunk_tokens: usize = 128,
+    /// How chunks are ranked.
+    mode: RankBy = RankBy::default(),
     /// Numbers of chunks (or of examples, for classify and extract) that are tried on dev.
     top_k: Vec<usize> = vec![2, 4],
     /// Tokens of a whole prompt with context, in the base model's own tokens.

@@ -70,9 +70,7 @@ pub(crate) fn index(loaded: &Loaded, command: IndexCommand) -> Result<ExitCode> 
     match command {
         IndexCommand::Verify { json } => return verify(&Corpus::open(&dir)?, json),
         IndexCommand::Rebuild => {
-            let model = &loaded.config.model;
-            let prefixes = (model.query_prefix.as_deref(), model.document_prefix.as_deref());
-            let embedder = release::open_embedder(&model.embedder, prefixes.0, prefixes.1)?;
+            let embedder = release::embedder(&loaded.config.model)?;
             let mut index = Index::open(&dir, embedder, run::index_config(&loaded.config))?;
             index.rebuild()?;
             eprintln!("{} documents, {} chunks", index.documents().len(), index.chunk_count());

@@ -104,7 +104,8 @@ task = "{task}"                      # qa | classify | extract | generate
 # constrained = false              # true: nothing but a label (classify) or JSON of the schema (extract)
 
 [retrieval]
-# chunk_tokens = 128
+# chunk_tokens = 128               # `assay retrieval tune` tries others
+# mode = "hybrid"                  # or bm25, vector
 # top_k = [2, 4]                   # chosen on dev
 # prompt_tokens = 1024             # whole prompt, in the base model's tokens
 

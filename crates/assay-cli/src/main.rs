@@ -23,6 +23,7 @@ mod machine;
 mod model;
 mod plan;
 mod project;
+mod retrieval;
 mod run;
 mod serve;
 mod ui;
@@ -121,6 +122,11 @@ enum Command {
     },
     /// What this machine computes per second: training, reading, writing, embedding.
     Bench(bench::BenchArgs),
+    /// Retrieval: which settings find the most.
+    Retrieval {
+        #[command(subcommand)]
+        command: retrieval::RetrievalCommand,
+    },
     /// Models: fetch, and look inside.
     Model {
         #[command(subcommand)]
@@ -244,6 +250,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
         }
         Command::Doctor { json } => doctor::doctor(json),
         Command::Bench(args) => bench::bench(&args),
+        Command::Retrieval { command } => retrieval::retrieval(&load()?, command),
         Command::Model { command } => model::model(command),
     }
 }

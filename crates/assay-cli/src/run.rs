@@ -233,10 +233,7 @@ pub(crate) fn prepare<'a>(
         );
         return Ok(None);
     };
-    let model = &config.model;
-    let prefixes = (model.query_prefix.as_deref(), model.document_prefix.as_deref());
-    let precision = model.embedder_precision;
-    let embedder = release::open_embedder(&model.embedder, precision, prefixes.0, prefixes.1)?;
+    let embedder = release::embedder(&config.model)?;
     let index = ingest(loaded, ui, embedder.clone())?;
     if index.is_none() && config.project.task == Task::Qa {
         bail!("{}: no document could be used", loaded.path(&config.data.documents).display());

@@ -68,11 +68,6 @@ impl Bits {
         self.words.iter_mut().zip(&other.words).for_each(|(a, b)| *a &= b);
     }
 
-    /// The words, [`WORD`] numbers each.
-    pub(crate) fn words(&self) -> &[u64] {
-        &self.words
-    }
-
     /// The numbers in the set, ascending.
     pub(crate) fn iter(&self) -> impl Iterator<Item = u32> + '_ {
         (0..)

@@ -326,10 +326,12 @@ mod tests {
     }
 
     fn filter() -> impl Strategy<Value = Filter> {
-        let comparison =
-            (name(), value()).prop_map(|(key, value)| crate::filter::Comparison { key, value });
+        let comparison = (name(), value())
+            .prop_map(|(key, value)| crate::filter::Comparison { key, value })
+            .boxed();
         let membership = (name(), proptest::collection::vec(value(), 0..3))
-            .prop_map(|(key, value)| crate::filter::Membership { key, value });
+            .prop_map(|(key, value)| crate::filter::Membership { key, value })
+            .boxed();
         let leaf = prop_oneof![
             comparison.clone().prop_map(Filter::Eq),
             comparison.clone().prop_map(Filter::Ne),

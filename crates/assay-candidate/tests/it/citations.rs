@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use assay_candidate::{
-    Candidate, CandidateSpec, EncoderEmbedder, Options, Request, RetrievalSpec, RetrieveFrom,
-    Retriever, Shot, Source, user_turn,
+    Candidate, CandidateSpec, EncoderEmbedder, Options, RankedBy, Request, RetrievalSpec,
+    RetrieveFrom, Retriever, Shot, Source, user_turn,
 };
 use assay_index::{Index, IndexConfig};
 use assay_model::{Decoder, Encoder, EncoderPrecision, Precision};
@@ -76,7 +76,12 @@ fn check(wanted: usize) -> Option<Counts> {
     let mut index = Index::open(&folder.path().join("index"), embedder, config).expect("an index");
     index.ingest(&docs, &mut |_| ControlFlow::Continue(())).expect("an ingest");
     let decoder = Decoder::open(&base, Precision::Bf16).expect("a model");
-    let retrieval = RetrievalSpec { from: RetrieveFrom::Documents, top_k: 3, prompt_tokens: 1500 };
+    let retrieval = RetrievalSpec {
+        from: RetrieveFrom::Documents,
+        ranked_by: RankedBy::Hybrid,
+        top_k: 3,
+        prompt_tokens: 1500,
+    };
     let spec = CandidateSpec {
         name: "rag".into(),
         task: Task::Qa,

@@ -111,7 +111,13 @@ pub(crate) fn hybrid(bench: &Bench<'_>) -> CandidateSpec {
 }
 
 fn retrieval(bench: &Bench<'_>, from: RetrieveFrom, top_k: usize) -> RetrievalSpec {
-    RetrievalSpec { from, top_k, prompt_tokens: bench.config.retrieval.prompt_tokens }
+    let retrieval = &bench.config.retrieval;
+    RetrievalSpec {
+        from,
+        ranked_by: retrieval.mode.into(),
+        top_k,
+        prompt_tokens: retrieval.prompt_tokens,
+    }
 }
 
 /// Labels and fields are shown by solved examples, knowledge by documents.

@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Bench;
 use crate::base::{self, Patience};
-use crate::config::{EmbedderPrecision, Loaded};
+use crate::config::{EmbedderPrecision, Loaded, Model};
 use crate::model;
 
 /// The part of a manifest that is no hash.
@@ -176,8 +176,18 @@ fn short(hash: &str) -> &str {
     hash.get(..12).unwrap_or(hash)
 }
 
+/// The embedder that the project names.
+pub(crate) fn embedder(model: &Model) -> Result<Arc<dyn Embed>> {
+    open_embedder(
+        &model.embedder,
+        model.embedder_precision,
+        model.query_prefix.as_deref(),
+        model.document_prefix.as_deref(),
+    )
+}
+
 /// The embedder with the prefixes of its own files where none are given.
-pub(crate) fn open_embedder(
+fn open_embedder(
     spec: &str,
     precision: EmbedderPrecision,
     query_prefix: Option<&str>,

@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use assay_candidate::{CandidateSpec, Context, Golden, RetrieveFrom, Shot, Source, join_adjacent};
+use assay_candidate::{
+    CandidateSpec, Context, Golden, RankedBy, RetrieveFrom, Shot, Source, join_adjacent,
+};
 use assay_data::Chunk;
-use assay_index::{Hit, Query, SearchMode};
+use assay_index::{Hit, Query};
 use assay_model::Adapter;
 use assay_store::{Key, StepKey};
 use assay_train::{
@@ -263,7 +265,8 @@ pub(super) fn raft(
 ) -> Result<(Context, Golden)> {
     let index = bench.index.as_ref().context("documents are not indexed")?;
     let viewer = bench.config.retrieval.viewer();
-    let query = Query::new(&item.input, top_k.max(DISTRACTOR_POOL), SearchMode::Hybrid);
+    let mode = RankedBy::from(bench.config.retrieval.mode).search_mode();
+    let query = Query::new(&item.input, top_k.max(DISTRACTOR_POOL), mode);
     let found = index.search(&Query { viewer, ..query })?;
     let retrieved: Vec<Chunk> = found.hits.iter().map(chunk).collect();
     let mut gold = Vec::new();

@@ -5,6 +5,7 @@ mod end_to_end;
 mod plan;
 mod project;
 mod remote;
+mod retrieval;
 
 use std::path::Path;
 use std::process::{Command, Output};
