@@ -137,7 +137,9 @@ impl Front {
     /// by a slip.
     pub(crate) fn of_markdown(text: &str) -> Result<Front, String> {
         let Some(block) = front_matter(text) else { return Ok(Front::default()) };
-        let parsed = match serde_saphyr::from_str::<Json>(block) {
+        // As YAML 1.2 has it: `no` is a language, and `y` a name.
+        let options = serde_saphyr::options! { strict_booleans: true };
+        let parsed = match serde_saphyr::from_str_with_options::<Json>(block, options) {
             Ok(Json::Object(parsed)) => parsed,
             // A rule between two lines of text looks the same.
             Ok(_) => return Ok(Front::default()),
@@ -266,11 +268,11 @@ mod tests {
 
     #[test]
     fn a_document_describes_itself_but_does_not_open_itself() {
-        let text = "---\ntitle: T\nyear: 2020\nallow: [anna]\ntenant: other\nauthor:\n  name: A\ntags: [x, y]\n\
+        let text = "---\ntitle: T\nyear: 2020\nallow: [anna]\ntenant: other\nauthor:\n  name: A\ntags: [no, y]\n\
                     sizes: [1, 2]\nnothing:\nday: 2024-05-01\n---\nText";
         assert_eq!(
             said("", "hr/b.md", text),
-            r#"{"metadata":{"author.name":"A","day":"2024-05-01","sizes":"[1,2]","tags":["x","y"],"year":2020},"allow":["anna"],"tenant":"other"}"#
+            r#"{"metadata":{"author.name":"A","day":"2024-05-01","sizes":"[1,2]","tags":["no","y"],"year":2020},"allow":["anna"],"tenant":"other"}"#
         );
         assert_eq!(
             said(RULES, "hr/b.md", "---\nyear: 2020\nallow: everyone\ntenant: other\n---\n"),

@@ -383,7 +383,7 @@ impl<'a> Run<'a> {
         };
         if let Some(row) = self.known.remove(path) {
             self.report.unchanged += 1;
-            if row.from_folder() != properties {
+            if row.said() != properties {
                 self.report.described += 1;
                 self.described.push((row.id, properties));
             }

@@ -103,7 +103,7 @@ pub(crate) struct DocumentRow {
 
 impl DocumentRow {
     /// What the folder says of the document.
-    pub(crate) fn from_folder(&self) -> Properties {
+    pub(crate) fn said(&self) -> Properties {
         let allow = self.overridden.clone().unwrap_or_else(|| self.properties.allow.clone());
         Properties { allow, ..self.properties.clone() }
     }
@@ -219,7 +219,7 @@ impl Record {
                     d.title,
                     d.text,
                     json(&d.properties.metadata),
-                    d.properties.allow.as_ref().map(|allow| json(allow)),
+                    d.properties.allow.as_ref().map(json),
                     d.properties.tenant
                 ])?;
                 let id = tx.last_insert_rowid();
@@ -245,7 +245,7 @@ impl Record {
         }
         self.write(|tx| {
             for (id, p) in changed {
-                let allow = p.allow.as_ref().map(|allow| json(allow));
+                let allow = p.allow.as_ref().map(json);
                 tx.prepare_cached(
                     "UPDATE documents SET metadata = ?, allow = ?, tenant = ? WHERE id = ?",
                 )?

@@ -2,7 +2,7 @@
 
 use winnow::ascii::{Caseless, multispace0};
 use winnow::combinator::{
-    alt, cut_err, delimited, fail, not, opt, peek, preceded, separated, terminated,
+    alt, cut_err, delimited, eof, fail, not, opt, peek, preceded, separated, terminated,
 };
 use winnow::error::{StrContext, StrContextValue};
 use winnow::prelude::*;
@@ -25,13 +25,11 @@ impl Filter {
     /// [`FilterError::Syntax`].
     pub fn parse(text: &str) -> Result<Filter, FilterError> {
         let whole = |input: &mut &str| any_of(input, 0);
-        terminated(whole, multispace0)
-            .context(expected("`and`, `or` or the end"))
-            .parse(text)
-            .map_err(|e| FilterError::Syntax {
-                at: 1 + text[..e.offset()].chars().count(),
-                what: e.inner().to_string().replace('\n', "; "),
-            })
+        let end = (multispace0, eof.context(expected("`and`, `or` or the end")));
+        terminated(whole, end).parse(text).map_err(|e| FilterError::Syntax {
+            at: 1 + text[..e.offset()].chars().count(),
+            what: e.inner().to_string().replace('\n', "; "),
+        })
     }
 }
 
