@@ -20,7 +20,7 @@ proptest! {
         let row = |i: usize| -> Vec<f32> {
             let mut row = values(dims, seed.wrapping_add(i as u64));
             row.iter_mut().for_each(|v| *v *= scale);
-            if i % 3 == 0 { row[0] *= 100.0; }
+            if i.is_multiple_of(3) { row[0] *= 100.0; }
             row
         };
         let query = values(dims, seed ^ 1);
