@@ -5,6 +5,8 @@
 //!     cargo xtask demo     examples/helpdesk from nothing to report.html
 //!     cargo xtask bench peers [train compiled generate embed]
 //!                          figures of this machine beside those of other tools, as ratios
+//!     cargo xtask bench search [documents] [--clustered]
+//!                          search over random documents beside bm25s, faiss and Chroma
 //!
 //! Every step is an ordinary command, printed before it runs, so that it can be repeated by hand.
 
@@ -30,9 +32,11 @@ fn main() -> ExitCode {
         ["test", rest @ ..] => test(rest),
         ["demo"] => demo(),
         ["bench", "peers", only @ ..] => bench_peers(only),
+        ["bench", "search", rest @ ..] => bench_search(rest),
         _ => {
             eprintln!(
-                "usage: cargo xtask ci | test [nextest arguments] | demo | bench peers [SCRIPT…]"
+                "usage: cargo xtask ci | test [nextest arguments] | demo | bench peers [SCRIPT…] \
+                 | bench search [DOCUMENTS] [--clustered]"
             );
             return ExitCode::from(2);
         }
@@ -175,6 +179,17 @@ const ROUNDS: usize = 3;
 
 fn bench_peers(only: &[&str]) -> Result<()> {
     peers::peers(&root(), &assay()?, ROUNDS, only)
+}
+
+fn bench_search(rest: &[&str]) -> Result<()> {
+    let (documents, options) = match rest {
+        [number, options @ ..] if number.parse::<usize>().is_ok() => (number.parse()?, options),
+        options => (100_000, options),
+    };
+    let example = ["--release", "--package", "assay-index", "--example", "search_speed"];
+    step("build", cargo(&[&["build"], &example[..]].concat()))?;
+    let mut command = Command::new(target_dir()?.join("release/examples/search_speed"));
+    peers::search(&root(), &mut command, documents, options)
 }
 
 fn target_dir() -> Result<PathBuf> {

@@ -95,10 +95,7 @@ type Readings = BTreeMap<String, Vec<f64>>;
 ///
 /// `ASSAY_PEERS_PYTHON` is the Python of the environment that `shared/peers/setup.sh` makes.
 pub(crate) fn peers(root: &Path, assay: &Path, rounds: usize, only: &[&str]) -> Result<()> {
-    let python = std::env::var_os("ASSAY_PEERS_PYTHON").map(PathBuf::from).context(
-        "ASSAY_PEERS_PYTHON is not set: make the peers' environment with ../shared/peers/setup.sh \
-         and name its Python",
-    )?;
+    let python = python()?;
     let folder = root.join("../shared/peers");
     if let Some(unknown) = only.iter().find(|name| SCRIPTS.iter().all(|s| s.name != **name)) {
         let known: Vec<&str> = SCRIPTS.iter().map(|s| s.name).collect();
@@ -141,6 +138,62 @@ pub(crate) fn peers(root: &Path, assay: &Path, rounds: usize, only: &[&str]) -> 
     print(&machine, rounds, &ours, &theirs);
     let versions: Vec<String> = versions.iter().map(|(p, v)| format!("{p} {v}")).collect();
     println!("\nPeers: {}.", versions.join(", "));
+    Ok(())
+}
+
+fn python() -> Result<PathBuf> {
+    std::env::var_os("ASSAY_PEERS_PYTHON").map(PathBuf::from).context(
+        "ASSAY_PEERS_PYTHON is not set: make the peers' environment with ../shared/peers/setup.sh \
+         and name its Python",
+    )
+}
+
+/// A figure of the example `search_speed`, the peer's, and whether less is better.
+const SEARCH_ROWS: &[(&str, &str, &str, &str, bool, f64)] = &[
+    ("hybrid p50, ms", "hybrid_p50", "search.hybrid.p50", "bm25s + faiss flat, RRF", true, 4.0),
+    ("hybrid p99, ms", "hybrid_p99", "search.hybrid.p99", "bm25s + faiss flat, RRF", true, 4.0),
+    ("exact dense p50, ms", "dense_p50", "search.faiss-flat.p50", "faiss flat", true, 4.0),
+    ("exact dense p99, ms", "dense_p99", "search.faiss-flat.p99", "faiss flat", true, 4.0),
+    ("exact dense p50, ms", "dense_p50", "search.chroma.p50", "Chroma, approximate", true, 1.0),
+    ("exact dense p99, ms", "dense_p99", "search.chroma.p99", "Chroma, approximate", true, 1.0),
+    ("lexical p50, ms", "lexical_p50", "search.bm25s.p50", "bm25s", true, 1.0),
+    ("lexical p99, ms", "lexical_p99", "search.bm25s.p99", "bm25s", true, 1.0),
+    ("ingest, chunks/s", "ingest", "search.chroma.build", "Chroma", false, 10.0),
+];
+
+/// Runs `example`, which prints the figures of our search, beside the peers' script, and prints the table.
+pub(crate) fn search(
+    root: &Path,
+    example: &mut Command,
+    documents: usize,
+    options: &[&str],
+) -> Result<()> {
+    let python = python()?;
+    let documents = documents.to_string();
+    let ours = read(example.args([&documents, "--json"]).args(options))?;
+    let ours: Value = serde_json::from_str(ours.trim())?;
+    let mut script = Command::new(python);
+    script.args(["search.py", "--documents", &documents]).args(options);
+    script.args(["--engines", "bm25s", "faiss-flat", "hybrid", "chroma"]);
+    let lines = read(script.current_dir(root.join("../shared/peers")))?;
+    let mut theirs = BTreeMap::new();
+    for line in lines.lines() {
+        let line: Value = serde_json::from_str(line).context("a peer printed no JSON")?;
+        if let (Some(name), Some(median)) = (line["name"].as_str(), line["median"].as_f64()) {
+            theirs.insert(name.to_owned(), median);
+        }
+    }
+    println!("{documents} chunks of 384 dimensions {}\n", options.join(" "));
+    println!("| | Assay | peer | | ratio | wanted |");
+    println!("|:--|--:|:--|--:|--:|--:|");
+    for &(what, own, peer, label, less, wanted) in SEARCH_ROWS {
+        let (Some(own), Some(peer)) = (ours[own].as_f64(), theirs.get(peer).copied()) else {
+            bail!("a figure is missing: {own} or {peer}");
+        };
+        let ratio = if less { peer / own } else { own / peer };
+        println!("| {what} | {own:.3} | {label} | {peer:.3} | {ratio:.1} | {wanted:.1} |");
+    }
+    println!("\nAll of ours: {ours}");
     Ok(())
 }
 

@@ -25,6 +25,7 @@ mod plan;
 mod project;
 mod retrieval;
 mod run;
+mod search;
 mod serve;
 mod ui;
 
@@ -90,6 +91,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// What retrieval finds in the documents: for a query, or for a file of them as a TREC run.
+    Search(search::SearchArgs),
     /// Serve the decided release: OpenAI-compatible HTTP.
     Serve {
         /// Address, else the one of assay.toml.
@@ -239,6 +242,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
         Command::Ask { question, candidate, json } => {
             ask::ask(&load()?, &question, candidate.as_deref(), json)
         }
+        Command::Search(args) => search::search(&load()?, &args),
         Command::Serve { host, port, candidate } => {
             serve::serve(&load()?, host, port, candidate.as_deref())
         }

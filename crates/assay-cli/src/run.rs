@@ -349,7 +349,12 @@ pub(crate) fn index_config(config: &Config) -> IndexConfig {
     IndexConfig { chunk_tokens: config.retrieval.chunk_tokens, ..IndexConfig::default() }
 }
 
-fn ingest(loaded: &Loaded, ui: &Ui, embedder: Arc<dyn Embed>) -> Result<Option<Arc<Index>>> {
+/// Brings the index to the state of the documents' folder; `None` if there is nothing in it to be found.
+pub(crate) fn ingest(
+    loaded: &Loaded,
+    ui: &Ui,
+    embedder: Arc<dyn Embed>,
+) -> Result<Option<Arc<Index>>> {
     let folder = loaded.path(&loaded.config.data.documents);
     if !folder.is_dir() {
         return Ok(None);

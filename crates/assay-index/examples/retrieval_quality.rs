@@ -1,27 +1,30 @@
 //! Ranking quality on judged sets: BM25, vectors, and ways to fuse them.
 //!
 //!     cargo run --release -p assay-index --example retrieval_quality -- \
-//!         --model <folder of all-minilm-l6-v2> --data <folder of the sets> [--state <folder>] [--precision f32|bf16|int8] [set …]
+//!         --model <folder of all-minilm-l6-v2> --data <folder of the sets> [--state <folder>] [--runs <folder>] [--precision f32|bf16|int8] [set …]
 //!
-//! A set is a folder with `corpus.jsonl.gz`, `queries.jsonl` and `qrels.tsv`. Each document becomes a Markdown
+//! A set is a folder with `corpus.jsonl.gz`, `queries.jsonl` and `qrels.tsv`; `xquad-de` is made of the German
+//! paragraphs and questions in `xquad`. Each document becomes a Markdown
 //! file that is ingested as a user's would be; a document counts with its best chunk. Vectors are kept in
-//! `--state`, so that a second run is quick. Prints nDCG@10 / recall@100 / MRR@10 over the judged queries.
+//! `--state`, so that a second run is quick. Prints nDCG@10 / recall@100 / MRR@10 over the judged queries, and
+//! writes the rankings as TREC runs into `--runs`, with the judgements beside them.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for people")]
 
 use std::collections::{BTreeMap, HashMap};
-use std::io::{BufRead as _, BufReader};
+use std::fmt::Write as _;
+use std::io::Read as _;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result, bail};
 use assay_eval::{Grades, ndcg_at, rank_documents, recall_at, reciprocal_rank};
-use assay_index::{Embed, EmbedError, Hit, Index, IndexConfig, Query, SearchMode};
+use assay_index::{Bm25, Embed, EmbedError, Index, IndexConfig, Query, SearchMode};
 use assay_model::{Encoder, EncoderPrecision};
 use fs_err as fs;
 
-const SETS: &[&str] = &["cranfield", "cisi", "cacm", "vaswani", "scifact", "xquad"];
+const SETS: &[&str] = &["cranfield", "cisi", "cacm", "vaswani", "scifact", "xquad", "xquad-de"];
 
 /// Chunks of a ranking that are looked at.
 const DEPTH: usize = 1000;
@@ -46,8 +49,18 @@ impl Embed for Embedder {
     }
 }
 
+/// What is compared: a name, the ranking, and the parameters of BM25.
+const ROWS: &[(&str, SearchMode, Bm25)] = &[
+    ("BM25 .9 .4", SearchMode::Bm25, Bm25 { k1: 0.9, b: 0.4 }),
+    ("BM25 1.2 .75", SearchMode::Bm25, Bm25 { k1: 1.2, b: 0.75 }),
+    ("vectors", SearchMode::Vector, Bm25 { k1: 1.2, b: 0.75 }),
+    ("ranks", SearchMode::Reciprocal, Bm25 { k1: 1.2, b: 0.75 }),
+    ("hybrid", SearchMode::Hybrid, Bm25 { k1: 1.2, b: 0.75 }),
+    ("hybrid .9 .4", SearchMode::Hybrid, Bm25 { k1: 0.9, b: 0.4 }),
+];
+
 fn main() -> Result<()> {
-    let (mut model, mut data, mut state) = (None, None, None);
+    let (mut model, mut data, mut state, mut runs) = (None, None, None, None);
     let mut precision = EncoderPrecision::F32;
     let mut sets: Vec<String> = Vec::new();
     let mut args = std::env::args().skip(1);
@@ -57,6 +70,7 @@ fn main() -> Result<()> {
             "--model" => model = Some(value()?),
             "--data" => data = Some(value()?),
             "--state" => state = Some(value()?),
+            "--runs" => runs = Some(value()?),
             "--precision" => {
                 precision = match value()?.to_str() {
                     Some("f32") => EncoderPrecision::F32,
@@ -74,91 +88,162 @@ fn main() -> Result<()> {
         sets = SETS.iter().map(|s| (*s).to_owned()).collect();
     }
     let embedder: Arc<dyn Embed> = Arc::new(Embedder(Encoder::open(&model, precision)?));
-    for set in sets {
-        measure(&set, &data.join(&set), &state.join(&set), embedder.clone())?;
+    for name in sets {
+        let set = match name.as_str() {
+            "xquad-de" => Set::squad(&data.join("xquad/xquad.de.dev.json.gz"))?,
+            name => Set::read(&data.join(name))?,
+        };
+        measure(&name, &set, &state.join(&name), runs.as_deref(), &embedder)?;
     }
     Ok(())
 }
 
-fn measure(set: &str, data: &Path, state: &Path, embedder: Arc<dyn Embed>) -> Result<()> {
-    let ids = write_documents(data, &state.join("documents"))?;
-    let chunk_tokens = embedder.max_tokens();
-    let config = IndexConfig { chunk_tokens, ..IndexConfig::default() };
-    let mut index = Index::open(&state.join("index"), embedder, config)?;
-    let report = index.ingest(&state.join("documents"), &mut |p| {
+/// Documents, queries and which belong together.
+#[derive(Default)]
+struct Set {
+    /// Id and Markdown of each.
+    documents: Vec<(String, String)>,
+    /// Id and text of the judged ones.
+    queries: Vec<(String, String)>,
+    judged: HashMap<String, Grades>,
+}
+
+impl Set {
+    fn read(folder: &Path) -> Result<Set> {
+        let mut set = Set { judged: judgements(folder)?, ..Set::default() };
+        for row in rows(&unpacked(&folder.join("corpus.jsonl.gz"))?)? {
+            let (title, text) = (text_of(&row, "title"), text_of(&row, "text"));
+            let text =
+                if title.is_empty() { text.to_owned() } else { format!("# {title}\n\n{text}\n") };
+            set.documents.push((text_of(&row, "_id").to_owned(), text));
+        }
+        for row in rows(&fs::read_to_string(folder.join("queries.jsonl"))?)? {
+            let id = text_of(&row, "_id");
+            if set.judged.contains_key(id) {
+                set.queries.push((id.to_owned(), text_of(&row, "text").to_owned()));
+            }
+        }
+        Ok(set)
+    }
+
+    /// A paragraph is relevant for the questions that were asked about it.
+    fn squad(file: &Path) -> Result<Set> {
+        let all: serde_json::Value = serde_json::from_str(&unpacked(file)?)?;
+        let list = |value: &serde_json::Value, key: &str| {
+            value[key].as_array().cloned().unwrap_or_default()
+        };
+        let mut set = Set::default();
+        for article in list(&all, "data") {
+            let title = text_of(&article, "title").replace('_', " ");
+            for paragraph in list(&article, "paragraphs") {
+                let id = set.documents.len().to_string();
+                for question in list(&paragraph, "qas") {
+                    let query = text_of(&question, "id").to_owned();
+                    set.judged.entry(query.clone()).or_default().insert(id.clone(), 1);
+                    set.queries.push((query, text_of(&question, "question").to_owned()));
+                }
+                set.documents
+                    .push((id, format!("# {title}\n\n{}\n", text_of(&paragraph, "context"))));
+            }
+        }
+        Ok(set)
+    }
+}
+
+fn measure(
+    name: &str,
+    set: &Set,
+    state: &Path,
+    runs: Option<&Path>,
+    embedder: &Arc<dyn Embed>,
+) -> Result<()> {
+    let folder = state.join("documents");
+    let path = |n: usize| format!("{n:06}.md");
+    if !folder.is_dir() {
+        let aside = state.join("documents.tmp");
+        fs::create_dir_all(&aside)?;
+        for (n, (_, text)) in set.documents.iter().enumerate() {
+            fs::write(aside.join(path(n)), text)?;
+        }
+        fs::rename(&aside, &folder)?;
+    }
+    let ids: HashMap<String, &str> =
+        set.documents.iter().enumerate().map(|(n, (id, _))| (path(n), id.as_str())).collect();
+    let open = |bm25| {
+        let config =
+            IndexConfig { chunk_tokens: embedder.max_tokens(), bm25, ..IndexConfig::default() };
+        Index::open(&state.join("index"), embedder.clone(), config)
+    };
+    let report = open(Bm25::default())?.ingest(&folder, &mut |p| {
         if p.done == p.total {
-            eprint!("\r{set}: {} embeddings ", p.embeddings_computed);
+            eprint!("\r{name}: {} embeddings ", p.embeddings_computed);
         }
         ControlFlow::Continue(())
     })?;
-    eprintln!("\r{set}: {} documents, {} chunks", index.documents().len(), report.chunks);
+    eprintln!("\r{name}: {} documents, {} chunks", set.documents.len(), report.chunks);
 
-    let judged = judgements(data)?;
-    let mut rows: BTreeMap<&str, [f64; 3]> = BTreeMap::new();
-    let mut queries = 0;
-    for line in
-        fs::read_to_string(data.join("queries.jsonl"))?.split('\n').filter(|l| !l.is_empty())
-    {
-        let query: serde_json::Value = serde_json::from_str(line)?;
-        let Some(grades) = judged.get(text_of(&query, "_id")) else { continue };
-        queries += 1;
-        let search = |mode| -> Result<Vec<Hit>> {
-            Ok(index.search(&Query::new(text_of(&query, "text"), DEPTH, mode))?.hits)
-        };
-        let (bm25, vector, hybrid) =
-            (search(SearchMode::Bm25)?, search(SearchMode::Vector)?, search(SearchMode::Hybrid)?);
-        let mut score = |name, scored: Vec<(&str, f64)>| {
-            let documents = scored.iter().map(|(path, s)| (ids[*path].as_str(), *s));
-            let ranking = rank_documents(documents);
-            let top = &ranking[..ranking.len().min(10)];
+    println!("\n{name} ({} queries): nDCG@10 / recall@100 / MRR@10", set.queries.len());
+    for &(row, mode, bm25) in ROWS {
+        let index = open(bm25)?;
+        let mut sums = [0.0; 3];
+        let mut run = String::new();
+        for (id, text) in &set.queries {
+            let hits = index.search(&Query::new(text, DEPTH, mode))?.hits;
+            let scores = hits.iter().map(|h| (ids[&h.document], h.score));
+            let ranking = rank_documents(scores.clone());
+            let grades = &set.judged[id];
             let values = [
                 ndcg_at(&ranking, grades, 10),
                 recall_at(&ranking, grades, 100),
-                reciprocal_rank(top, grades),
+                reciprocal_rank(&ranking[..ranking.len().min(10)], grades),
             ];
-            let row = rows.entry(name).or_default();
-            for (sum, value) in row.iter_mut().zip(values) {
+            for (sum, value) in sums.iter_mut().zip(values) {
                 *sum += value.unwrap_or(0.0);
             }
-        };
-        for (name, hits) in [("BM25", &bm25), ("vector", &vector), ("hybrid", &hybrid)] {
-            score(name, hits.iter().map(|h| (h.document.as_str(), h.score)).collect());
+            let mut best: HashMap<&str, f64> = HashMap::new();
+            for (document, score) in scores {
+                let known = best.entry(document).or_insert(score);
+                *known = known.max(score);
+            }
+            for (rank, document) in ranking.iter().enumerate() {
+                writeln!(
+                    run,
+                    "{id} Q0 {document} {} {} {}",
+                    rank + 1,
+                    best[document],
+                    row.replace(' ', "-")
+                )?;
+            }
         }
-        let reciprocal = |rank: Option<usize>| rank.map_or(0.0, |r| 1.0 / (60.0 + r as f64));
-        score(
-            "RRF",
-            hybrid
-                .iter()
-                .map(|h| (h.document.as_str(), reciprocal(h.bm25_rank) + reciprocal(h.vector_rank)))
-                .collect(),
-        );
+        let [a, b, c] = sums.map(|s| s / set.queries.len() as f64);
+        println!("  {row:<12} {a:.4} / {b:.4} / {c:.4}");
+        if let Some(folder) = runs {
+            fs::create_dir_all(folder)?;
+            fs::write(folder.join(format!("{name}.{}.run", row.replace(' ', "-"))), run)?;
+        }
     }
-    println!("\n{set} ({queries} queries): nDCG@10 / recall@100 / MRR@10");
-    for (name, sums) in &rows {
-        let [a, b, c] = sums.map(|s| s / queries as f64);
-        println!("  {name:<10} {a:.3} / {b:.3} / {c:.3}");
+    if let Some(folder) = runs {
+        let mut qrels = String::new();
+        for (query, grades) in set.judged.iter().collect::<BTreeMap<_, _>>() {
+            for (document, grade) in grades {
+                writeln!(qrels, "{query} 0 {document} {grade}")?;
+            }
+        }
+        fs::write(folder.join(format!("{name}.qrels")), qrels)?;
     }
     Ok(())
 }
 
-/// One text file for each document; returns the id of each path.
-fn write_documents(data: &Path, folder: &Path) -> Result<HashMap<String, String>> {
-    let done = folder.is_dir();
-    fs::create_dir_all(folder)?;
-    let corpus = flate2::read::GzDecoder::new(fs::File::open(data.join("corpus.jsonl.gz"))?);
-    let mut ids = HashMap::new();
-    for (n, line) in BufReader::new(corpus).split(b'\n').enumerate() {
-        let document: serde_json::Value = serde_json::from_slice(&line?)?;
-        let path = format!("{n:06}.md");
-        if !done {
-            let (title, text) = (text_of(&document, "title"), text_of(&document, "text"));
-            let text =
-                if title.is_empty() { text.to_owned() } else { format!("# {title}\n\n{text}\n") };
-            fs::write(folder.join(&path), text)?;
-        }
-        ids.insert(path, text_of(&document, "_id").to_owned());
-    }
-    Ok(ids)
+fn unpacked(file: &Path) -> Result<String> {
+    let mut text = String::new();
+    flate2::read::GzDecoder::new(fs::File::open(file)?).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+/// Rows of JSON Lines, whose strings may hold other line breaks.
+fn rows(text: &str) -> Result<Vec<serde_json::Value>> {
+    let lines = text.split('\n').filter(|l| !l.is_empty());
+    lines.map(|l| serde_json::from_str(l).with_context(|| format!("not JSON: {l}"))).collect()
 }
 
 fn judgements(data: &Path) -> Result<HashMap<String, Grades>> {

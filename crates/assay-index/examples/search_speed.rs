@@ -1,28 +1,61 @@
 //! Speed of the index itself: ingest without a model, opening, and searches.
 //!
-//!     cargo run --release -p assay-index --example search_speed -- [chunks]
+//!     cargo run --release -p assay-index --example search_speed -- [chunks] [--clustered] [--json]
 //!
-//! The chunks are random words with the frequencies of a language (Zipf), about 60 to a chunk; the vectors
-//! are random, 384 values each. Prints one line for each measurement.
+//! What is searched is drawn as in `shared/peers/search.py`: 50,000 words whose frequency falls as one over their
+//! rank, 40 to 119 of them to a chunk and 4 to 11 to a query; vectors of 384 values in random directions, or
+//! around 1,000 centres. Ingest reads Markdown files of 100 chunks each; the time that the stand-in for
+//! a model takes is left out. Prints one line for each measurement, or all as JSON.
 
 #![expect(clippy::print_stdout, reason = "a program for people")]
 
 use std::fmt::Write as _;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use anyhow::Result;
-use assay_index::{Embed, EmbedError, Index, IndexConfig, Query, SearchMode};
+use assay_index::{Bm25, Embed, EmbedError, Index, IndexConfig, Query, SearchMode};
 use fs_err as fs;
 
 const DIMS: usize = 384;
-const WORDS: f64 = 50_000.0;
+const WORDS: usize = 50_000;
 const SECTIONS: usize = 100;
-const QUERIES: usize = 500;
+const QUERIES: usize = 1000;
+const CENTRES: u64 = 1000;
 
-/// Random unit vectors, seeded by the text.
-struct Random;
+/// Random unit vectors, seeded by the text, and the time that it took to make them.
+struct Random {
+    clustered: bool,
+    nanoseconds: AtomicU64,
+}
+
+impl Random {
+    fn vector(&self, text: &str) -> Vec<f32> {
+        let direction = |text: &[u8]| -> Vec<f32> {
+            let mut bytes = vec![0u8; 4 * DIMS];
+            blake3::Hasher::new().update(text).finalize_xof().fill(&mut bytes);
+            // Sums of four uniform values are nearly normal, so no direction is preferred.
+            let sum = |b: &[u8; 4]| b.iter().map(|b| f32::from(*b) - 127.5).sum();
+            unit(bytes.as_chunks::<4>().0.iter().map(sum).collect())
+        };
+        let own = direction(text.as_bytes());
+        if !self.clustered {
+            return own;
+        }
+        let seed = blake3::hash(text.as_bytes());
+        let number =
+            seed.as_bytes()[..8].iter().fold(0u64, |n, b| n << 8 | u64::from(*b)) % CENTRES;
+        let centre = direction(&number.to_le_bytes());
+        unit(centre.iter().zip(&own).map(|(c, o)| c + 0.7 * o).collect())
+    }
+}
+
+fn unit(values: Vec<f32>) -> Vec<f32> {
+    let norm = values.iter().map(|v| v * v).sum::<f32>().sqrt();
+    values.into_iter().map(|v| v / norm).collect()
+}
 
 impl Embed for Random {
     fn id(&self) -> &str {
@@ -38,78 +71,135 @@ impl Embed for Random {
         text.split_whitespace().count()
     }
     fn embed(&self, texts: &[&str]) -> Result<Vec<Vec<f32>>, EmbedError> {
-        Ok(texts
-            .iter()
-            .map(|text| {
-                let mut bytes = vec![0u8; DIMS];
-                blake3::Hasher::new().update(text.as_bytes()).finalize_xof().fill(&mut bytes);
-                let values: Vec<f32> = bytes.iter().map(|b| f32::from(*b) - 127.5).collect();
-                let norm = values.iter().map(|v| v * v).sum::<f32>().sqrt();
-                values.iter().map(|v| v / norm).collect()
-            })
-            .collect())
+        let began = Instant::now();
+        let vectors = texts.iter().map(|text| self.vector(text)).collect();
+        self.nanoseconds.fetch_add(began.elapsed().as_nanos() as u64, Ordering::Relaxed);
+        Ok(vectors)
     }
 }
 
 /// Words whose frequency falls as one over their rank.
-struct Zipf(u64);
+struct Zipf {
+    state: u64,
+    /// Sums of the frequencies.
+    shares: Vec<f64>,
+}
 
 impl Zipf {
-    fn words(&mut self, n: usize) -> String {
+    fn new(seed: u64) -> Self {
+        let sums = (1..=WORDS).scan(0.0, |sum, rank| {
+            *sum += 1.0 / rank as f64;
+            Some(*sum)
+        });
+        Zipf { state: seed, shares: sums.collect() }
+    }
+
+    /// SplitMix64.
+    fn next(&mut self) -> u64 {
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// From `least` to one below `end` words.
+    fn words(&mut self, least: u64, end: u64) -> String {
         let mut text = String::new();
-        for _ in 0..n {
-            // SplitMix64.
-            self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-            let mut z = self.0;
-            z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-            z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-            let uniform = ((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64;
-            let _ = write!(text, "w{} ", WORDS.powf(uniform) as u64);
+        for _ in 0..least + self.next() % (end - least) {
+            let drawn = (self.next() >> 11) as f64 / (1u64 << 53) as f64 * self.shares[WORDS - 1];
+            let _ = write!(text, "w{} ", self.shares.partition_point(|share| *share < drawn));
         }
         text
     }
 }
 
 fn main() -> Result<()> {
-    let chunks: usize = std::env::args().nth(1).map_or(Ok(100_000), |n| n.parse())?;
+    let (mut chunks, mut clustered, mut json) = (100_000usize, false, false);
+    for arg in std::env::args().skip(1) {
+        match arg.as_str() {
+            "--clustered" => clustered = true,
+            "--json" => json = true,
+            number => chunks = number.parse()?,
+        }
+    }
     let dir = std::env::temp_dir().join(format!("assay-search-speed-{}", std::process::id()));
     let docs = dir.join("docs");
     fs::create_dir_all(&docs)?;
-    let mut zipf = Zipf(1);
+    let mut zipf = Zipf::new(1);
     for file in 0..chunks.div_ceil(SECTIONS) {
         let mut text = String::new();
-        for section in 0..SECTIONS {
-            let _ = write!(text, "# s{section}\n\n{}\n\n", zipf.words(60));
+        for section in 0..SECTIONS.min(chunks - file * SECTIONS) {
+            let _ = write!(text, "# s{section}\n\n{}\n\n", zipf.words(40, 120));
         }
-        fs::write(docs.join(format!("{file:05}.md")), text)?;
+        fs::write(docs.join(format!("{file:06}.md")), text)?;
     }
-    let open = || Index::open(&dir.join("index"), Arc::new(Random), IndexConfig::default());
+    let mut figures = serde_json::Map::new();
+    let mut tell = |name: String, value: f64, unit: &str| {
+        if !json {
+            println!("{name:<24} {value:>12.3} {unit}");
+        }
+        figures.insert(name, value.into());
+    };
+
+    let embedder = Arc::new(Random { clustered, nanoseconds: AtomicU64::new(0) });
+    let config = IndexConfig { bm25: Bm25 { k1: 0.9, b: 0.4 }, ..IndexConfig::default() };
+    let open = || Index::open(&dir.join("index"), embedder.clone(), config);
     let mut index = open()?;
     let began = Instant::now();
     let report = index.ingest(&docs, &mut |_| ControlFlow::Continue(()))?;
-    let seconds = began.elapsed().as_secs_f64();
-    println!("ingest           {seconds:8.2} s    {:.0} chunks/s", report.chunks as f64 / seconds);
+    let embedding = embedder.nanoseconds.load(Ordering::Relaxed) as f64 / 1e9;
+    let seconds = began.elapsed().as_secs_f64() - embedding;
+    tell("chunks".into(), report.chunks as f64, "");
+    tell("ingest".into(), report.chunks as f64 / seconds, "chunks/s, without embedding");
     let began = Instant::now();
     index.ingest(&docs, &mut |_| ControlFlow::Continue(()))?;
-    println!("unchanged again  {:8.2} s", began.elapsed().as_secs_f64());
+    tell("unchanged".into(), began.elapsed().as_secs_f64(), "s, ingesting what is there");
+    fs::write(docs.join("new.md"), zipf.words(40, 120))?;
+    let began = Instant::now();
+    index.ingest(&docs, &mut |_| ControlFlow::Continue(()))?;
+    tell("one_more".into(), began.elapsed().as_secs_f64(), "s, ingesting one more document");
     drop(index);
     let began = Instant::now();
     let index = open()?;
-    println!(
-        "open             {:8.2} s    {} chunks",
-        began.elapsed().as_secs_f64(),
-        report.chunks
-    );
+    tell("open".into(), began.elapsed().as_secs_f64(), "s");
 
-    let queries: Vec<String> = (0..QUERIES).map(|_| zipf.words(6)).collect();
-    for mode in [SearchMode::Bm25, SearchMode::Vector, SearchMode::Hybrid] {
-        let mut times = Vec::new();
-        for query in &queries {
-            times.push(index.search(&Query::new(query, 10, mode))?.search_ms);
+    let queries: Vec<String> = (0..QUERIES).map(|_| zipf.words(4, 12)).collect();
+    for (name, mode) in [
+        ("lexical", SearchMode::Bm25),
+        ("dense", SearchMode::Vector),
+        ("hybrid", SearchMode::Hybrid),
+        ("reciprocal", SearchMode::Reciprocal),
+    ] {
+        let search = |query: &String| Ok(index.search(&Query::new(query, 10, mode))?.search_ms);
+        queries[..50]
+            .iter()
+            .try_for_each(|q| search(q).map(|_: f64| ()).map_err(|e: anyhow::Error| e))?;
+        let (mut p50, mut p99) = (Vec::new(), Vec::new());
+        for _ in 0..3 {
+            let mut times = queries.iter().map(search).collect::<Result<Vec<f64>>>()?;
+            times.sort_by(f64::total_cmp);
+            p50.push(times[QUERIES / 2]);
+            p99.push(times[QUERIES * 99 / 100]);
         }
-        times.sort_by(f64::total_cmp);
-        let at = |share: f64| times[(share * (QUERIES - 1) as f64) as usize];
-        println!("{mode:?}: p50 {:.2} ms, p95 {:.2} ms, p99 {:.2} ms", at(0.5), at(0.95), at(0.99));
+        for (at, mut rounds) in [("p50", p50), ("p99", p99)] {
+            rounds.sort_by(f64::total_cmp);
+            tell(format!("{name}_{at}"), rounds[1], "ms");
+        }
+    }
+    if let Ok(status) = fs::read_to_string("/proc/self/status") {
+        let field = |name: &str| {
+            let line = status.lines().find_map(|l| l.strip_prefix(name))?;
+            line.split_whitespace().next()?.parse::<f64>().ok()
+        };
+        for (name, line) in [("heap", "RssAnon:"), ("mapped", "RssFile:")] {
+            if let Some(kilobytes) = field(line) {
+                tell(name.into(), kilobytes / 1024.0, "MiB resident");
+            }
+        }
+    }
+    if json {
+        println!("{}", serde_json::Value::Object(figures));
     }
     fs::remove_dir_all(&dir)?;
     Ok(())

@@ -1,6 +1,6 @@
 //! Sets of chunks.
 
-/// Chunks of one segment in a word of [`Bits`].
+/// Numbers in a word of [`Bits`].
 pub(crate) const WORD: usize = 64;
 
 /// A set of chunk numbers below a fixed bound, one bit each.
@@ -68,6 +68,18 @@ impl Bits {
         self.words.iter_mut().zip(&other.words).for_each(|(a, b)| *a &= b);
     }
 
+    /// The same numbers below a larger bound.
+    pub(crate) fn extended(&self, len: usize) -> Bits {
+        let mut words = self.words.clone();
+        words.resize(len.max(self.len).div_ceil(WORD), 0);
+        Bits { len: len.max(self.len), words }
+    }
+
+    /// The words, [`WORD`] numbers each.
+    pub(crate) fn words(&self) -> &[u64] {
+        &self.words
+    }
+
     /// The numbers in the set, ascending.
     pub(crate) fn iter(&self) -> impl Iterator<Item = u32> + '_ {
         (0..)
@@ -119,6 +131,8 @@ mod tests {
             prop_assert_eq!(&all, &bits);
             all.and_with(&Bits::none(len));
             prop_assert_eq!(all.count(), 0);
+            let extended = bits.extended(len + 100);
+            prop_assert!(extended.iter().eq(bits.iter()) && extended.len() == len + 100);
         }
     }
 }

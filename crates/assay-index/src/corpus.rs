@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use fs_err as fs;
 use serde::Serialize;
 
-use crate::index::hashes;
-use crate::lexical::Lexical;
+use crate::index::snapshot_hash;
 use crate::record::{DocumentRow, Reader, Record};
+use crate::segment::Segment;
 use crate::{IndexError, Properties};
 
 const RECORD: &str = "index.sqlite";
@@ -116,7 +116,7 @@ impl Corpus {
     pub fn snapshot(&self) -> Result<CorpusSnapshot, IndexError> {
         self.record.read(|r| {
             let rows = r.documents()?;
-            let (_, hash) = hashes(settings(&rows), &rows);
+            let hash = snapshot_hash(settings(&rows), &rows);
             let documents = rows
                 .into_iter()
                 .map(|row| SnapshotDocument {
@@ -154,12 +154,10 @@ impl Corpus {
             let (embeddings, damage) = r.check_vectors()?;
             found.embeddings = embeddings;
             found.damage.extend(damage);
-            let (contents, _) = hashes(settings(&rows), &rows);
-            let chunks = rows.iter().map(|row| row.chunks).sum();
-            if let Some(whole) = Lexical::is_whole(&self.dir, &contents, chunks) {
+            for path in crate::projections::files(&self.segments())? {
                 found.projections += 1;
-                if !whole {
-                    found.damage.push("the BM25 index is not that of the record".to_owned());
+                if Segment::open(&path, None).is_none() {
+                    found.damage.push(format!("{} is damaged", path.display()));
                 }
             }
             Ok(found)
@@ -175,6 +173,11 @@ impl Corpus {
             std::fs::TryLockError::Error(e) => e.into(),
         })?;
         Ok(file)
+    }
+
+    /// The folder of the projections.
+    pub(crate) fn segments(&self) -> PathBuf {
+        self.dir.join("segments")
     }
 
     /// Removes everything that can be made again from the record.

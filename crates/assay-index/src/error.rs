@@ -76,14 +76,6 @@ pub enum IndexError {
         /// SQLite's own error.
         source: rusqlite::Error,
     },
-    /// The BM25 index failed.
-    #[error("{}: {source}", path.display())]
-    Lexical {
-        /// Its folder.
-        path: PathBuf,
-        /// tantivy's own error.
-        source: tantivy::TantivyError,
-    },
     /// The file system failed.
     #[error(transparent)]
     Io(#[from] io::Error),
@@ -125,7 +117,7 @@ impl IndexError {
                 }
                 _ => return None,
             },
-            IndexError::Lexical { .. } | IndexError::Io(_) | IndexError::Embed(_) => return None,
+            IndexError::Io(_) | IndexError::Embed(_) => return None,
         };
         Some(Cow::Borrowed(hint))
     }

@@ -1,62 +1,20 @@
 //! Makes one ranking of two.
 
-use std::cmp::Ordering;
+use std::collections::BTreeMap;
+
+use crate::vectors::Goal;
 
 /// Similarities that all lie closer together than this say nothing; scaling them up would turn rounding
 /// into a ranking.
 const LEAST_RANGE: f64 = 0.05;
 
-/// The `k` best of `scores`, best first; equal scores in chunk order.
-pub(crate) fn best(mut scores: Vec<(u32, f64)>, k: usize) -> Vec<(u32, f64)> {
-    let order =
-        |a: &(u32, f64), b: &(u32, f64)| -> Ordering { b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)) };
-    if k < scores.len() {
-        if k == 0 {
-            return Vec::new();
-        }
-        scores.select_nth_unstable_by(k - 1, order);
-        scores.truncate(k);
-    }
-    scores.sort_unstable_by(order);
-    scores
-}
-
-/// Positions from 1 of `chunks` in the ranking that `scores`, in chunk order, make; `None` for those that
-/// have no score.
-pub(crate) fn ranks(scores: &[(u32, f32)], chunks: &[u32]) -> Vec<Option<usize>> {
-    let order = |a: &(u32, f32), b: &(u32, f32)| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0));
-    let own = |chunk: &u32| scores.binary_search_by_key(chunk, |&(c, _)| c).ok().map(|i| scores[i]);
-    let mut asked: Vec<(u32, f32)> = chunks.iter().filter_map(own).collect();
-    asked.sort_unstable_by(order);
-    // How many scores come before the n-th of those asked for, and after the one before it.
-    let mut before = vec![0usize; asked.len() + 1];
-    for score in scores {
-        before[asked.partition_point(|a| order(a, score).is_le())] += 1;
-    }
-    let position: Vec<usize> = before
-        .iter()
-        .scan(0, |sum, n| {
-            *sum += n;
-            Some(*sum)
-        })
-        .collect();
-    chunks
-        .iter()
-        .map(|chunk| {
-            let own = own(chunk)?;
-            Some(1 + position[asked.partition_point(|a| order(a, &own).is_lt())])
-        })
-        .collect()
-}
-
 /// Share of the similarity in the fused score, the rest is BM25's.
 const VECTOR_SHARE: f64 = 0.6;
 
-/// Scores of every chunk from both legs: BM25 over the best of it, and the similarity scaled from 0 (the
-/// least similar chunk) to 1 (the most similar), weighted.
+/// Scores from both legs: BM25 over the best of it, and the similarity scaled from 0 (the least similar chunk,
+/// `low`) to 1 (the most similar, `high`), weighted; of the chunks that may be found, whatever others there are.
 ///
-/// A chunk that one leg does not find gets 0 from it. `similarity` holds every chunk that may be found, `bm25` those of them
-/// with a word of the query, both in chunk order.
+/// A chunk that one leg does not find gets 0 from it. `bm25` holds the score of every slot, `top` is the largest.
 ///
 /// Chosen by measurement (`examples/retrieval_quality.rs`, all-MiniLM-L6-v2, nDCG@10):
 ///
@@ -71,19 +29,30 @@ const VECTOR_SHARE: f64 = 0.6;
 ///
 /// Equal weights were .001 to .016 lower on the five sets other than SciFact, where both were tried; scaling by the best 1000
 /// only, by mean and deviation, or by the best similarity alone differed by as little, in both directions.
-pub(crate) fn fuse(bm25: &[(u32, f32)], similarity: &[(u32, f32)]) -> Vec<(u32, f64)> {
-    let (low, high) =
-        similarity.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(l, h), &(_, s)| {
-            (l.min(s.into()), h.max(s.into()))
-        });
-    let range = (high - low).max(LEAST_RANGE);
-    let top = bm25.iter().fold(0.0, |top: f64, &(_, s)| top.max(s.into()));
-    let mut bm25 = bm25.iter().copied().peekable();
-    similarity
-        .iter()
-        .map(|&(chunk, s)| {
-            let words = bm25.next_if(|&(c, _)| c == chunk).map_or(0.0, |(_, s)| f64::from(s) / top);
-            (chunk, VECTOR_SHARE * (f64::from(s) - low) / range + (1.0 - VECTOR_SHARE) * words)
-        })
-        .collect()
+pub(crate) fn normalised<'b>(bm25: Option<&'b [f32]>, top: f32, low: f32, high: f32) -> Goal<'b> {
+    let (low, high, top) = (f64::from(low), f64::from(high), f64::from(top));
+    Goal {
+        factor: VECTOR_SHARE / (high - low).max(LEAST_RANGE),
+        low,
+        weight: if top > 0.0 { (1.0 - VECTOR_SHARE) / top } else { 0.0 },
+        bm25,
+        top,
+    }
+}
+
+/// Chunks of each leg that reciprocal ranks are taken of. Not a multiple of k: a longer list then begins with the
+/// shorter one.
+pub(crate) const RECIPROCAL_DEPTH: usize = 1000;
+/// Of Cormack, Clarke and Büttcher, Reciprocal rank fusion outperforms Condorcet, 2009.
+const RECIPROCAL_CONSTANT: f64 = 60.0;
+
+/// The sum of `1 / (60 + rank)` over the legs, given as slots best first; an absent leg contributes nothing.
+pub(crate) fn reciprocal(legs: [&[u32]; 2]) -> Vec<(u32, f64)> {
+    let mut scores: BTreeMap<u32, f64> = BTreeMap::new();
+    for leg in legs {
+        for (slot, rank) in leg.iter().zip(1..) {
+            *scores.entry(*slot).or_default() += 1.0 / (RECIPROCAL_CONSTANT + f64::from(rank));
+        }
+    }
+    scores.into_iter().collect()
 }

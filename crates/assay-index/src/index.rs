@@ -8,10 +8,9 @@ use std::time::Instant;
 use crate::bits::Bits;
 use crate::catalog::Catalog;
 use crate::embed::checked;
-use crate::lexical::Lexical;
+use crate::projections::{Content, Found, Projections, Settings, Source};
 use crate::record::{DocumentRow, Reader, Record, StoredChunk};
-use crate::vectors::Vectors;
-use crate::{Corpus, Embed, Filter, IndexConfig, IndexError, Properties, Viewer, fusion};
+use crate::{Corpus, Embed, Filter, IndexConfig, IndexError, Properties, Viewer};
 
 /// How often a search begins again because the record changed meanwhile.
 const TRIES: usize = 8;
@@ -41,8 +40,10 @@ impl<'a> Query<'a> {
 /// Which ranking a search returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SearchMode {
-    /// BM25 and vectors, fused.
+    /// BM25 and vectors, fused by their scores.
     Hybrid,
+    /// BM25 and vectors, fused by reciprocal ranks among the first 1000 of each; no other chunks are hits.
+    Reciprocal,
     /// Words only. Chunks without a word of the query are no hits.
     Bm25,
     /// Vectors only. Every chunk is a hit, however far.
@@ -66,9 +67,9 @@ pub struct Hit {
     pub title: Option<String>,
     /// Larger is better; comparable within one search only.
     pub score: f64,
-    /// Position in the BM25 ranking, from 1; `None` if not found there or not asked.
+    /// Position in the BM25 ranking, from 1; `None` if not asked or not among the first 10.
     pub bm25_rank: Option<usize>,
-    /// Position in the vector ranking, from 1; `None` if not asked.
+    /// Position in the vector ranking, from 1; `None` if not asked or not among the first 10.
     pub vector_rank: Option<usize>,
 }
 
@@ -127,14 +128,11 @@ struct State {
     /// Of the n-th chunk, by path and position: its id in the record.
     chunk_ids: Vec<i64>,
     snapshot: String,
-    projections: Projections,
+    projections: Loaded,
 }
 
-enum Projections {
-    Ready {
-        lexical: Lexical,
-        vectors: Vectors,
-    },
+enum Loaded {
+    Ready(Projections),
     /// This many documents come from other settings.
     Stale(usize),
 }
@@ -155,13 +153,17 @@ impl Index {
         config: IndexConfig,
     ) -> Result<Index, IndexError> {
         let corpus = Corpus::open(dir)?;
-        let (state, catalog) = load(&corpus, embedder.as_ref(), config)?;
+        let (state, catalog) = load(&corpus, embedder.as_ref(), config, None)?;
         Ok(Index { corpus, embedder, config, state, catalog: Mutex::new(Arc::new(catalog)) })
     }
 
     /// Brings the projections to the state of the record.
     pub(crate) fn reload(&mut self) -> Result<(), IndexError> {
-        let (state, catalog) = load(&self.corpus, self.embedder.as_ref(), self.config)?;
+        let before = match &self.state.projections {
+            Loaded::Ready(projections) => Some(projections),
+            Loaded::Stale(_) => None,
+        };
+        let (state, catalog) = load(&self.corpus, self.embedder.as_ref(), self.config, before)?;
         (self.state, self.catalog) = (state, Mutex::new(Arc::new(catalog)));
         Ok(())
     }
@@ -185,8 +187,8 @@ impl Index {
     /// are refused.
     pub fn needs_ingest(&self) -> Option<usize> {
         match self.state.projections {
-            Projections::Ready { .. } => None,
-            Projections::Stale(documents) => Some(documents),
+            Loaded::Ready(_) => None,
+            Loaded::Stale(documents) => Some(documents),
         }
     }
 
@@ -258,19 +260,24 @@ impl Index {
     ///
     /// # Errors
     /// [`IndexError::Stale`] if parts of the index come from other settings, [`IndexError::Filter`] for a filter
-    /// that makes no sense on these documents, and failures of the embedder, tantivy or SQLite.
+    /// that makes no sense on these documents, and failures of the embedder or SQLite.
     pub fn search(&self, query: &Query<'_>) -> Result<SearchResult, IndexError> {
-        let (lexical, vectors) = match &self.state.projections {
-            Projections::Ready { lexical, vectors } => (lexical, vectors),
-            Projections::Stale(documents) => {
+        let projections = match &self.state.projections {
+            Loaded::Ready(projections) => projections,
+            Loaded::Stale(documents) => {
                 return Err(IndexError::Stale { documents: *documents });
             }
         };
         let began = Instant::now();
         let blank = query.text.trim().is_empty() || self.state.chunk_ids.is_empty();
         let (embedded, truncated) = match query.mode {
-            SearchMode::Hybrid | SearchMode::Vector if !blank => self.embed(query.text)?,
-            SearchMode::Hybrid | SearchMode::Vector | SearchMode::Bm25 => (None, None),
+            SearchMode::Bm25 => (None, None),
+            SearchMode::Hybrid | SearchMode::Reciprocal | SearchMode::Vector if blank => {
+                (None, None)
+            }
+            SearchMode::Hybrid | SearchMode::Reciprocal | SearchMode::Vector => {
+                self.embed(query.text)?
+            }
         };
         let embed_ms = if embedded.is_some() { milliseconds(began) } else { 0.0 };
 
@@ -282,35 +289,13 @@ impl Index {
                 let search_ms = milliseconds(began);
                 return Ok(SearchResult { hits: Vec::new(), embed_ms, search_ms, truncated });
             }
-            let is_allowed = |&(chunk, _): &(u32, f32)| allowed.contains(chunk);
-            let similarity: Vec<(u32, f32)> = match &embedded {
-                Some(q) => (0..).zip(vectors.scores(q)).filter(is_allowed).collect(),
-                None => Vec::new(),
-            };
-            let bm25: Vec<(u32, f32)> = match query.mode {
-                SearchMode::Vector => Vec::new(),
-                SearchMode::Hybrid | SearchMode::Bm25 => {
-                    lexical.scores(query.text)?.into_iter().filter(is_allowed).collect()
-                }
-            };
-            let wide = |scores: &[(u32, f32)]| scores.iter().map(|&(c, s)| (c, s.into())).collect();
-            let scores = match query.mode {
-                SearchMode::Bm25 => wide(&bm25),
-                SearchMode::Vector => wide(&similarity),
-                SearchMode::Hybrid => fusion::fuse(&bm25, &similarity),
-            };
-            let best = fusion::best(scores, query.k);
-            let (found, now) = self.resolve(best, query)?;
+            let found =
+                projections.search(query.text, embedded.as_deref(), query.mode, query.k, &allowed);
+            let (hits, now) = self.resolve(found, query)?;
             tries += 1;
             if now != sequence && tries < TRIES {
                 // What was put in the place of a hit that is gone is found by searching again.
                 continue;
-            }
-            let (chunks, mut hits): (Vec<u32>, Vec<Hit>) = found.into_iter().unzip();
-            let ranks = fusion::ranks(&bm25, &chunks).into_iter();
-            for (hit, ranks) in hits.iter_mut().zip(ranks.zip(fusion::ranks(&similarity, &chunks)))
-            {
-                (hit.bm25_rank, hit.vector_rank) = ranks;
             }
             let search_ms = milliseconds(began);
             return Ok(SearchResult { hits, embed_ms, search_ms, truncated });
@@ -361,21 +346,17 @@ impl Index {
 
     /// The chunks with their texts, without those that the record no longer has or allows, and the number of its
     /// last change.
-    fn resolve(
-        &self,
-        best: Vec<(u32, f64)>,
-        query: &Query<'_>,
-    ) -> Result<(Vec<(u32, Hit)>, i64), IndexError> {
+    fn resolve(&self, found: Vec<Found>, query: &Query<'_>) -> Result<(Vec<Hit>, i64), IndexError> {
         self.record().read(|r| {
-            let mut hits = Vec::with_capacity(best.len());
-            for (chunk, score) in best {
+            let mut hits = Vec::with_capacity(found.len());
+            for Found { chunk, score, bm25_rank, vector_rank } in found {
                 let Some(stored) = r.chunk(self.state.chunk_ids[chunk as usize])? else { continue };
                 let fits = match query.filter {
                     Some(filter) => filter.matches(&stored.properties.metadata)?,
                     None => true,
                 };
                 if fits && query.viewer.sees(&stored.properties) {
-                    hits.push((chunk, Hit { score, ..Hit::unranked(stored) }));
+                    hits.push(Hit { score, bm25_rank, vector_rank, ..Hit::unranked(stored) });
                 }
             }
             Ok((hits, r.sequence()?))
@@ -427,26 +408,20 @@ fn load(
     corpus: &Corpus,
     embedder: &dyn Embed,
     config: IndexConfig,
+    before: Option<&Projections>,
 ) -> Result<(State, Catalog), IndexError> {
     let settings = settings(embedder, config);
     corpus.record.read(|r| {
         let rows = r.documents()?;
-        let (contents, snapshot) = hashes(&settings, &rows);
+        let snapshot = snapshot_hash(&settings, &rows);
         let stale = rows.iter().filter(|row| row.settings != settings).count();
-        let chunks = rows.iter().map(|row| row.chunks).sum();
         let mut chunk_ids = Vec::new();
         let projections = if stale > 0 {
-            Projections::Stale(stale)
+            Loaded::Stale(stale)
         } else {
-            let dims = embedder.dims();
-            let (ids, values) = r.vectors(dims, chunks)?;
-            chunk_ids = ids;
-            let texts = rows.iter().map(|row| {
-                let chunks = r.chunks_of(&row.path)?;
-                Ok(chunks.iter().map(lexical_text).collect())
-            });
-            let lexical = Lexical::open(&corpus.dir, &contents, chunks, texts)?;
-            Projections::Ready { lexical, vectors: Vectors::new(dims, values) }
+            chunk_ids = r.chunk_ids()?;
+            let settings = Settings { key: &settings, dims: embedder.dims(), bm25: config.bm25 };
+            Loaded::Ready(project(&corpus.segments(), r, &settings, &rows, before)?)
         };
         let described = rows.iter().map(|row| (row.id, row.chunks as u32, row.properties.clone()));
         let catalog = Catalog::new(r.sequence()?, described);
@@ -465,23 +440,44 @@ fn load(
     })
 }
 
-/// What names the projections of these documents, and what names also who may see them.
-pub(crate) fn hashes(settings: &str, rows: &[DocumentRow]) -> (String, String) {
-    let mut contents = blake3::Hasher::new();
-    contents.update(settings.as_bytes());
-    let mut all = contents.clone();
+fn project(
+    dir: &Path,
+    record: &Reader<'_>,
+    settings: &Settings<'_>,
+    rows: &[DocumentRow],
+    before: Option<&Projections>,
+) -> Result<Projections, IndexError> {
+    let content = |source: &Source<'_>| {
+        let texts = record.chunks_of(source.path)?.iter().map(lexical_text).collect();
+        Ok(Content { texts, vectors: record.vectors_of(source.id, settings.dims)? })
+    };
+    let sources: Vec<Source<'_>> = rows
+        .iter()
+        .map(|row| Source {
+            id: row.id,
+            path: &row.path,
+            content_hash: &row.content_hash,
+            chunks: row.chunks,
+        })
+        .collect();
+    Projections::open(dir, before, settings, &sources, &content)
+}
+
+/// Names the documents, how they were indexed, and who may see them.
+pub(crate) fn snapshot_hash(settings: &str, rows: &[DocumentRow]) -> String {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(settings.as_bytes());
     for row in rows {
         for part in [&row.path, &row.content_hash] {
-            contents.update(part.as_bytes()).update(&[0]);
-            all.update(part.as_bytes()).update(&[0]);
+            hasher.update(part.as_bytes()).update(&[0]);
         }
         if row.properties != Properties::default() {
             // Text keys, texts and finite numbers always serialise.
             let properties = serde_json::to_string(&row.properties).unwrap_or_default();
-            all.update(properties.as_bytes()).update(&[0]);
+            hasher.update(properties.as_bytes()).update(&[0]);
         }
     }
-    (contents.finalize().to_hex().to_string(), all.finalize().to_hex().to_string())
+    hasher.finalize().to_hex().to_string()
 }
 
 /// What BM25 reads of a chunk.

@@ -1,216 +1,233 @@
-//! The BM25 projection: a tantivy index of one segment whose n-th document is the n-th chunk.
+//! BM25 over the postings of segments.
 //!
-//! It is never updated. A changed set of chunks gets a new folder, built aside and renamed into place, named
-//! by the snapshot it was made from: a folder that exists under the right name is complete and current, and
-//! its statistics know no deleted documents. A damaged one is built again.
-//!
-//! The score is Lucene's BM25 with k1 = 1.2 and b = 0.75, which tantivy fixes, over Unicode words, lower-cased,
-//! without English stop words, stemmed by the English Snowball stemmer. A query is the disjunction of its
-//! words.
+//! The score is Robertson's BM25 with Lucene's idf, `Σ idf · count · (k1 + 1) / (count + k1 · (1 − b + b · length /
+//! mean length))` over the terms of the query, a disjunction. Statistics are those of the living chunks, whatever
+//! the segments still hold, so scores do not depend on what was deleted. Every chunk with a term is scored, terms in the order of
+//! the query: equal chunks get equal scores. Counts above 255 count as 255, which moves a score by less than 1 %.
 
-use std::panic::AssertUnwindSafe;
-use std::path::{Path, PathBuf};
+use std::collections::HashMap;
 
-use fs_err as fs;
-use tantivy::collector::{Collector, SegmentCollector};
-use tantivy::query::{BooleanQuery, Occur, Query, TermQuery};
-use tantivy::schema::{
-    Field, IndexRecordOption, Schema, TantivyDocument, TextFieldIndexing, TextOptions,
-};
-use tantivy::tokenizer::{
-    Language, LowerCaser, RemoveLongFilter, SimpleTokenizer, Stemmer, StopWordFilter, TextAnalyzer,
-};
-use tantivy::{DocId, ReloadPolicy, Score, Searcher, SegmentReader, TantivyError, Term};
+use assay_kernels::{SCAN_ROWS, add_saturated, consume};
+use rayon::slice::ParallelSliceMut as _;
 
-use crate::IndexError;
+use crate::Bm25;
+use crate::analysis::{Language, query_terms, words};
+use crate::bits::{Bits, ones};
+use crate::projections::Placed;
+use crate::segment::{Section, SegmentWriter, Term};
 
-/// Changes with the analysis or tantivy's format.
-const VERSION: u32 = 1;
-const ANALYZER: &str = "assay-english";
-/// Longer words are not words: encoded data, paths, hashes.
-const MAX_WORD_BYTES: usize = 100;
-/// Sizes the term table; the segment may grow beyond it.
-const WRITER_BYTES: usize = 32 << 20;
+/// A term of at least one in so many chunks has counts of every chunk, read faster than the fewer named ones.
+const FREQUENT: usize = 8;
+/// Slots that are one task; their scores fit in a processor's cache.
+const TASK: usize = 8192;
 
+/// A term's chunks and counts.
+type Postings = Vec<(u32, u8)>;
+
+/// The terms of consecutive chunks.
+pub(crate) struct Terms {
+    lengths: Vec<u32>,
+    /// Sorted by term.
+    postings: Vec<(String, Postings)>,
+}
+
+impl Terms {
+    /// Of chunks from number `first` of their segment on.
+    pub(crate) fn of<'t>(first: u32, texts: impl Iterator<Item = (Language, &'t str)>) -> Self {
+        // What became of words that were met before; `None` of stop words.
+        let mut known: HashMap<Language, HashMap<String, Option<usize>>> = HashMap::new();
+        let mut numbers: HashMap<String, usize> = HashMap::new();
+        let mut lists: Vec<Postings> = Vec::new();
+        let mut lengths = Vec::new();
+        for ((language, text), chunk) in texts.zip(first..) {
+            let known = known.entry(language).or_default();
+            let mut length = 0;
+            words(text, |word| {
+                let number = match known.get(word) {
+                    Some(number) => *number,
+                    None => {
+                        let number = language.term(word).map(|term| {
+                            let next = numbers.len();
+                            *numbers.entry(term).or_insert(next)
+                        });
+                        known.insert(word.to_owned(), number);
+                        number
+                    }
+                };
+                let Some(number) = number else { return };
+                length += 1;
+                if number == lists.len() {
+                    lists.push(Vec::new());
+                }
+                match lists[number].last_mut() {
+                    Some((last, count)) if *last == chunk => *count = count.saturating_add(1),
+                    _ => lists[number].push((chunk, 1)),
+                }
+            });
+            lengths.push(length);
+        }
+        let mut postings: Vec<(String, Postings)> =
+            numbers.into_iter().map(|(term, n)| (term, std::mem::take(&mut lists[n]))).collect();
+        postings.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        Terms { lengths, postings }
+    }
+
+    /// Writes the terms of a whole segment, given in the order of its chunks.
+    pub(crate) fn write(all: &[Terms], writer: &mut SegmentWriter) -> std::io::Result<()> {
+        let mut lengths: Vec<u32> = all.iter().flat_map(|t| t.lengths.iter().copied()).collect();
+        let slots = lengths.len().next_multiple_of(SCAN_ROWS);
+        lengths.resize(slots, 0);
+        writer.write(Section::Lengths, &lengths)?;
+
+        let mut parts: Vec<(&str, usize, &Postings)> = Vec::new();
+        for (i, terms) in all.iter().enumerate() {
+            parts.extend(terms.postings.iter().map(|(term, list)| (term.as_str(), i, list)));
+        }
+        parts.par_sort_unstable_by_key(|&(term, i, _)| (term, i));
+        let (mut text, mut terms) = (Vec::new(), Vec::new());
+        let (mut chunks, mut counts) = (Vec::new(), Vec::new());
+        for of_term in parts.chunk_by(|a, b| a.0 == b.0) {
+            let frequency: usize = of_term.iter().map(|(_, _, list)| list.len()).sum();
+            let postings = of_term.iter().flat_map(|(_, _, list)| list.iter().copied());
+            text.extend_from_slice(of_term[0].0.as_bytes());
+            let mut term = Term {
+                text_end: text.len() as u64,
+                counts: counts.len() as u64,
+                chunks: chunks.len() as u64,
+                frequency: frequency as u64,
+            };
+            if frequency * FREQUENT >= slots {
+                term.chunks = Term::EVERY_CHUNK;
+                let start = counts.len();
+                counts.resize(start + slots, 0);
+                postings.for_each(|(chunk, count)| counts[start + chunk as usize] = count);
+            } else {
+                postings.for_each(|(chunk, count)| {
+                    chunks.push(chunk);
+                    counts.push(count);
+                });
+            }
+            terms.push(term);
+        }
+        writer.write(Section::TermText, &text)?;
+        writer.write(Section::Terms, &terms)?;
+        writer.write(Section::Chunks, &chunks)?;
+        writer.write(Section::Counts, &counts)
+    }
+}
+
+/// What the living chunks say about lengths and languages.
 pub(crate) struct Lexical {
-    dir: PathBuf,
-    searcher: Searcher,
-    body: Field,
+    k1: f64,
+    chunks: usize,
+    /// `k1 · (1 − b + b · length / mean length)` of each slot.
+    norms: Vec<f32>,
+    /// Of the documents, each once, sorted.
+    languages: Vec<Language>,
 }
 
 impl Lexical {
-    /// Opens the projection of `snapshot` under `parent`, or builds it from the chunks' texts, document by document.
-    /// Projections of other snapshots are removed.
-    pub(crate) fn open(
-        parent: &Path,
-        snapshot: &str,
-        chunks: usize,
-        texts: impl Iterator<Item = Result<Vec<String>, IndexError>>,
-    ) -> Result<Self, IndexError> {
-        let name = Self::name(snapshot);
-        let dir = parent.join(&name);
-        if let Some(lexical) = Self::open_existing(&dir, chunks) {
-            return Ok(lexical);
-        }
-        let aside = parent.join(format!("{name}.{}.tmp", std::process::id()));
-        remove(&aside)?;
-        fs::create_dir_all(&aside)?;
-        build(&aside, texts)?;
-        remove(&dir)?;
-        if let Err(error) = fs::rename(&aside, &dir) {
-            // Another process was faster.
-            if !dir.is_dir() {
-                return Err(error.into());
+    /// `live` are the slots of living chunks, `languages` those of their documents.
+    pub(crate) fn new(
+        segments: &[Placed],
+        live: &Bits,
+        languages: Vec<Language>,
+        bm25: Bm25,
+    ) -> Self {
+        let lengths = || segments.iter().flat_map(|p| p.segment.lengths().iter().copied());
+        let chunks = live.count();
+        let total: u64 = lengths()
+            .zip(0..)
+            .filter(|(_, slot)| live.contains(*slot))
+            .map(|(l, _)| u64::from(l))
+            .sum();
+        let mean = (total as f64 / chunks.max(1) as f64).max(f64::MIN_POSITIVE);
+        let (k1, b) = (f64::from(bm25.k1), f64::from(bm25.b));
+        // Above 0, so that no count gives 0 divided by 0.
+        let norm = |length: u32| {
+            ((k1 * (1.0 - b + b * f64::from(length) / mean)) as f32).max(f32::MIN_POSITIVE)
+        };
+        Lexical { k1, chunks, norms: lengths().map(norm).collect(), languages }
+    }
+
+    /// The score of every slot: above 0 for allowed chunks with a term of the query, else 0. `None` where no
+    /// chunk has one.
+    pub(crate) fn scores(
+        &self,
+        segments: &[Placed],
+        live: &Bits,
+        allowed: &Bits,
+        query: &str,
+    ) -> Option<Vec<f32>> {
+        // Of each term: its weight, and its entry in each segment.
+        let mut terms: Vec<(f32, Vec<Option<Term>>)> = Vec::new();
+        for (text, times) in query_terms(query, &self.languages) {
+            let entries: Vec<Option<Term>> =
+                segments.iter().map(|p| p.segment.term(&text)).collect();
+            let frequency: u64 = entries
+                .iter()
+                .zip(segments)
+                .filter_map(|(t, p)| Some(living(p, live, t.as_ref()?)))
+                .sum();
+            if frequency > 0 {
+                let (n, df) = (self.chunks as f64, frequency as f64);
+                let idf = (1.0 + (n - df + 0.5) / (df + 0.5)).ln();
+                terms.push(((f64::from(times) * idf * (self.k1 + 1.0)) as f32, entries));
             }
-            remove(&aside)?;
         }
-        for entry in fs::read_dir(parent)? {
-            let path = entry?.path();
-            let other = path.file_name().is_some_and(|n| n.to_string_lossy().starts_with("bm25-"));
-            if other && path != dir {
-                // Another process may be removing it too.
-                let _ = fs::remove_dir_all(&path);
-            }
-        }
-        Self::open_existing(&dir, chunks).ok_or_else(|| IndexError::Damaged {
-            path: dir,
-            what: "the BM25 index cannot be read back".into(),
-        })
-    }
-
-    fn name(snapshot: &str) -> String {
-        format!("bm25-{VERSION}-{}", &snapshot[..32])
-    }
-
-    /// Whether the projection of `snapshot` is there and whole; `None` if it is not there.
-    pub(crate) fn is_whole(parent: &Path, snapshot: &str, chunks: usize) -> Option<bool> {
-        let dir = parent.join(Self::name(snapshot));
-        dir.is_dir().then(|| Self::open_existing(&dir, chunks).is_some())
-    }
-
-    /// The index in `dir`, if it is there, whole, and of the right size.
-    fn open_existing(dir: &Path, chunks: usize) -> Option<Self> {
-        if !dir.is_dir() {
+        if terms.is_empty() {
             return None;
         }
-        let open = || -> tantivy::Result<Self> {
-            let index = tantivy::Index::open_in_dir(dir)?;
-            // Before anything else is read of it: tantivy panics on what it does not expect.
-            if !index.validate_checksum()?.is_empty() {
-                return Err(TantivyError::InternalError("damaged".into()));
+        let mut scores = vec![0.0f32; self.norms.len()];
+        let mut tasks = Vec::new();
+        let mut rest = &mut scores[..];
+        for (number, placed) in segments.iter().enumerate() {
+            let (own, others) = rest.split_at_mut(placed.segment.slots());
+            rest = others;
+            tasks.extend(
+                own.chunks_mut(TASK).enumerate().map(|(i, own)| (number, placed, i * TASK, own)),
+            );
+        }
+        consume(tasks.into_iter(), |(number, placed, start, scores)| {
+            let end = start + scores.len();
+            let first = placed.first as usize;
+            let norms = &self.norms[first + start..first + end];
+            for (weight, entries) in &terms {
+                let Some(term) = &entries[number] else { continue };
+                match placed.segment.postings(term) {
+                    (None, counts) => add_saturated(&counts[start..end], norms, *weight, scores),
+                    (Some(chunks), counts) => {
+                        let from = chunks.partition_point(|c| (*c as usize) < start);
+                        let own = chunks[from..].iter().take_while(|c| (**c as usize) < end);
+                        for (chunk, count) in own.zip(&counts[from..]) {
+                            let at = *chunk as usize - start;
+                            let count = f32::from(*count);
+                            scores[at] += weight * (count / (count + norms[at]));
+                        }
+                    }
+                }
             }
-            let body = index.schema().get_field("body")?;
-            index.tokenizers().register(ANALYZER, analyzer());
-            let reader = index.reader_builder().reload_policy(ReloadPolicy::Manual).try_into()?;
-            let searcher = reader.searcher();
-            let single = chunks == 0 || searcher.segment_readers().len() == 1;
-            if !single || searcher.num_docs() != chunks as u64 {
-                return Err(TantivyError::InternalError("damaged".into()));
+            let blocks = start / SCAN_ROWS..end / SCAN_ROWS;
+            for (word, scores) in
+                placed.words(allowed, &blocks).iter().zip(scores.chunks_exact_mut(SCAN_ROWS))
+            {
+                if *word != u64::MAX {
+                    ones(!word).for_each(|bit| scores[bit as usize] = 0.0);
+                }
             }
-            Ok(Lexical { dir: dir.to_owned(), searcher, body })
-        };
-        // The checksums do not cover the list of files.
-        std::panic::catch_unwind(AssertUnwindSafe(open)).ok()?.ok()
-    }
-
-    /// Number and score of every chunk that has a word of the query, in chunk order. Scores are above 0.
-    pub(crate) fn scores(&self, query: &str) -> Result<Vec<(u32, f32)>, IndexError> {
-        let mut clauses: Vec<(Occur, Box<dyn Query>)> = Vec::new();
-        analyzer().token_stream(query).process(&mut |token| {
-            let term = Term::from_field_text(self.body, &token.text);
-            clauses.push((
-                Occur::Should,
-                Box::new(TermQuery::new(term, IndexRecordOption::WithFreqs)),
-            ));
         });
-        if clauses.is_empty() {
-            return Ok(Vec::new());
-        }
-        self.searcher
-            .search(&BooleanQuery::new(clauses), &Everything)
-            .map_err(|source| IndexError::Lexical { path: self.dir.clone(), source })
+        Some(scores)
     }
 }
 
-fn analyzer() -> TextAnalyzer {
-    let builder = TextAnalyzer::builder(SimpleTokenizer::default())
-        .filter(RemoveLongFilter::limit(MAX_WORD_BYTES))
-        .filter(LowerCaser);
-    match StopWordFilter::new(Language::English) {
-        Some(stop_words) => {
-            builder.filter(stop_words).filter(Stemmer::new(Language::English)).build()
-        }
-        None => builder.filter(Stemmer::new(Language::English)).build(),
+/// Living chunks of a segment that have a term.
+fn living(placed: &Placed, live: &Bits, term: &Term) -> u64 {
+    if placed.whole {
+        return term.frequency;
     }
-}
-
-fn build(
-    dir: &Path,
-    texts: impl Iterator<Item = Result<Vec<String>, IndexError>>,
-) -> Result<(), IndexError> {
-    let failed = |source: TantivyError| IndexError::Lexical { path: dir.to_owned(), source };
-    let mut schema = Schema::builder();
-    let indexing = TextFieldIndexing::default()
-        .set_tokenizer(ANALYZER)
-        .set_index_option(IndexRecordOption::WithFreqs);
-    let body = schema.add_text_field("body", TextOptions::default().set_indexing_options(indexing));
-    let tokenizers = tantivy::tokenizer::TokenizerManager::new();
-    tokenizers.register(ANALYZER, analyzer());
-    let directory = tantivy::directory::MmapDirectory::open(dir).map_err(|e| failed(e.into()))?;
-    let mut writer = tantivy::Index::builder()
-        .schema(schema.build())
-        .tokenizers(tokenizers)
-        .single_segment_index_writer::<TantivyDocument>(directory, WRITER_BYTES)
-        .map_err(failed)?;
-    for document in texts {
-        for text in document? {
-            let mut chunk = TantivyDocument::default();
-            chunk.add_text(body, text);
-            writer.add_document(chunk).map_err(failed)?;
-        }
-    }
-    writer.finalize().map_err(failed)?;
-    Ok(())
-}
-
-fn remove(dir: &Path) -> Result<(), IndexError> {
-    match fs::remove_dir_all(dir) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error.into()),
-        _ => Ok(()),
-    }
-}
-
-/// Collects every match: fusion needs all scores, and adding up all words in the same order gives equal
-/// chunks equal scores, which pruning does not.
-struct Everything;
-
-impl Collector for Everything {
-    type Fruit = Vec<(u32, f32)>;
-    type Child = EverythingInSegment;
-
-    fn for_segment(&self, _: u32, _: &SegmentReader) -> tantivy::Result<EverythingInSegment> {
-        Ok(EverythingInSegment(Vec::new()))
-    }
-
-    fn requires_scoring(&self) -> bool {
-        true
-    }
-
-    fn merge_fruits(&self, fruits: Vec<Vec<(u32, f32)>>) -> tantivy::Result<Vec<(u32, f32)>> {
-        Ok(fruits.concat())
-    }
-}
-
-struct EverythingInSegment(Vec<(u32, f32)>);
-
-impl SegmentCollector for EverythingInSegment {
-    type Fruit = Vec<(u32, f32)>;
-
-    fn collect(&mut self, doc: DocId, score: Score) {
-        self.0.push((doc, score));
-    }
-
-    fn harvest(self) -> Vec<(u32, f32)> {
-        self.0
+    let living = |chunk: u32| live.contains(placed.first + chunk);
+    match placed.segment.postings(term) {
+        (None, counts) => (0..).zip(counts).filter(|(c, n)| **n > 0 && living(*c)).count() as u64,
+        (Some(chunks), _) => chunks.iter().filter(|c| living(**c)).count() as u64,
     }
 }

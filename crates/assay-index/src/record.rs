@@ -526,42 +526,44 @@ impl Reader<'_> {
         self.run(|| is_deleted(&self.tx, path, content_hash))
     }
 
-    /// Ids of all chunks and their vectors, one row of `dims` values each, by path and position.
-    pub(crate) fn vectors(
-        &self,
-        dims: usize,
-        chunks: usize,
-    ) -> Result<(Vec<i64>, Vec<f32>), IndexError> {
-        let mut ids = Vec::with_capacity(chunks);
-        let mut values = Vec::with_capacity(chunks * dims);
+    /// Ids of all chunks, by path and position.
+    pub(crate) fn chunk_ids(&self) -> Result<Vec<i64>, IndexError> {
+        self.run(|| {
+            self.tx
+                .prepare(
+                    "SELECT c.id FROM documents d JOIN chunks c ON c.document = d.id ORDER BY d.path, c.start",
+                )?
+                .query_map([], |r| r.get(0))?
+                .collect()
+        })
+    }
+
+    /// The vectors of a document's chunks in order, `dims` values each.
+    pub(crate) fn vectors_of(&self, document: i64, dims: usize) -> Result<Vec<f32>, IndexError> {
+        let mut values = Vec::new();
         let mut wrong = None;
         self.run(|| {
-            let mut statement = self.tx.prepare(
-                "SELECT c.id, e.vector FROM documents d JOIN chunks c ON c.document = d.id
-                 JOIN embeddings e ON e.key = c.embedding ORDER BY d.path, c.start",
+            let mut statement = self.tx.prepare_cached(
+                "SELECT e.vector FROM chunks c LEFT JOIN embeddings e ON e.key = c.embedding
+                 WHERE c.document = ? ORDER BY c.start",
             )?;
-            let mut rows = statement.query([])?;
+            let mut rows = statement.query([document])?;
             while let Some(row) = rows.next()? {
-                let bytes = row.get_ref(1)?.as_blob()?;
+                let bytes = row.get_ref(0)?.as_blob_or_null()?.unwrap_or_default();
                 if bytes.len() != 4 * dims {
                     wrong = Some(bytes.len());
                 }
-                ids.push(row.get(0)?);
                 values.extend(
                     bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)),
                 );
             }
             Ok(())
         })?;
-        if let Some(bytes) = wrong {
-            return Err(self
-                .record
-                .damaged(format!("a vector of {bytes} bytes, not {}", 4 * dims)));
+        match wrong {
+            None => Ok(values),
+            Some(0) => Err(self.record.damaged("a chunk has no vector")),
+            Some(n) => Err(self.record.damaged(format!("a vector of {n} bytes, not {}", 4 * dims))),
         }
-        if ids.len() != chunks {
-            return Err(self.record.damaged("a chunk has no vector"));
-        }
-        Ok((ids, values))
     }
 
     /// The stored text of a document.

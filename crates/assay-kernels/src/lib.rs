@@ -35,6 +35,7 @@ mod dispatch;
 mod gemm;
 mod int8;
 mod loss;
+mod mapped;
 mod norm;
 mod operand;
 mod optim;
@@ -44,6 +45,7 @@ mod quant;
 #[doc(hidden)]
 pub mod reference;
 mod rope;
+mod scan;
 mod scratch;
 mod simd;
 mod team;
@@ -63,11 +65,16 @@ pub use dispatch::{UnknownKernels, dispatch, forced, supported};
 pub use gemm::{Linear, LowRank, dot, gemm, linear, matmul, matmul_add};
 pub use int8::{Int8Linear, Int8Matrix, linear_int8};
 pub use loss::{linear_cross_entropy, linear_nll};
+pub use mapped::Mapped;
 pub use norm::{layer_norm, rms_norm, rms_norm_backward};
 pub use optim::{AdamW, adamw_step, sum_of_squares};
 pub use outer::{Outer, add_outer};
 pub use packed::{PackedMatrix, Precision};
 pub use quant::{QuantFormat, QuantMatrix, QuantRow, quant_matmul};
 pub use rope::{Rope, RopeTable, rope, rope_backward};
-pub use team::on_one_thread;
+pub use scan::{
+    Coded, CodedQuery, SCAN_ROWS, add_saturated, coarse_bytes, code_coarse, code_fine, fine_bytes,
+    scan_coarse, scan_fine,
+};
+pub use team::{consume, on_one_thread};
 pub use values::{Value, Values, round_to_bf16};

@@ -104,11 +104,12 @@ pub(crate) fn for_each(tasks: usize, task: impl Fn(usize) + Sync) {
     drop(end);
 }
 
-/// Calls `task` with each item, on all threads as [`for_each`] does.
+/// Calls `task` with each item, in any order, on all threads of the current rayon pool's number that are free.
+/// Returns when all are done.
 ///
 /// # Panics
 /// When a task does.
-pub(crate) fn consume<T: Send>(items: impl ExactSizeIterator<Item = T>, task: impl Fn(T) + Sync) {
+pub fn consume<T: Send>(items: impl ExactSizeIterator<Item = T>, task: impl Fn(T) + Sync) {
     if items.len() <= 1 || alone() || rayon::current_num_threads() == 1 {
         return items.for_each(task);
     }

@@ -208,7 +208,7 @@ fn access_that_was_set_by_hand_outlives_ingests() {
     let mut index = project.ingested();
     let reader = project.open();
     let anna = ["anna".to_owned()];
-    let folder = bm25_folder(&project);
+    let files = segments(&project);
     index.corpus().set_access(&["open.md"], Some(&anna)).unwrap();
     index.corpus().set_access(&["nobody.md"], None).unwrap();
     let check = |index: &Index| {
@@ -221,8 +221,8 @@ fn access_that_was_set_by_hand_outlives_ingests() {
     project.ingest(&mut index);
     check(&index);
     check(&project.open());
-    assert_ne!(bm25_folder(&project), folder);
-    let folder = bm25_folder(&project);
+    assert_ne!(segments(&project), files);
+    let files = segments(&project);
 
     index.corpus().reset_access(&["open.md", "nobody.md"]).unwrap();
     assert_eq!(found(&index, Viewer::ANYONE, None), ["open.md"]);
@@ -230,7 +230,7 @@ fn access_that_was_set_by_hand_outlives_ingests() {
     let snapshot = index.snapshot_hash();
     let again = project.open();
     assert_ne!(again.snapshot_hash(), snapshot);
-    assert_eq!(bm25_folder(&project), folder);
+    assert_eq!(segments(&project), files);
     let listed = again.corpus().snapshot().unwrap();
     assert_eq!(listed.hash, again.snapshot_hash());
     assert_eq!(listed.documents.len(), 5);
@@ -251,9 +251,12 @@ fn a_list_of_changes_that_was_cut_is_no_gap() {
     assert_eq!(found(&reader, Viewer::ANYONE, None), Vec::<String>::new());
 }
 
-fn bm25_folder(project: &Project) -> std::ffi::OsString {
-    let mut names = fs::read_dir(project.state()).unwrap().map(|e| e.unwrap().file_name());
-    names.find(|n| n.to_str().unwrap().starts_with("bm25-")).unwrap()
+/// Names of the projections' files.
+fn segments(project: &Project) -> Vec<std::ffi::OsString> {
+    let files = fs::read_dir(project.state().join("segments")).unwrap();
+    let mut names: Vec<_> = files.map(|e| e.unwrap().file_name()).collect();
+    names.sort();
+    names
 }
 
 #[test]
@@ -286,19 +289,18 @@ fn a_damaged_projection_is_named_and_built_again() {
     let project = project();
     let mut index = project.ingested();
     let expected = search(&index, "lamp open", 9, SearchMode::Hybrid);
-    let folder = project.state().join(bm25_folder(&project));
-    for entry in fs::read_dir(&folder).unwrap() {
-        let path = entry.unwrap().path();
-        if path.extension().is_some_and(|e| e == "term") {
-            let mut bytes = fs::read(&path).unwrap();
-            bytes[3] ^= 0xff;
-            // Aside and renamed, for the open index has it mapped.
-            fs::remove_file(&path).unwrap();
-            fs::write(&path, bytes).unwrap();
-        }
+    let files = fs::read_dir(project.state().join("segments")).unwrap();
+    let paths: Vec<_> = files.map(|entry| entry.unwrap().path()).collect();
+    for path in &paths {
+        let mut bytes = fs::read(path).unwrap();
+        bytes[3] ^= 0xff;
+        // Aside and renamed, for the open index has it mapped.
+        fs::remove_file(path).unwrap();
+        fs::write(path, bytes).unwrap();
     }
     let found = index.corpus().verify().unwrap();
-    assert_eq!(found.damage, ["the BM25 index is not that of the record"]);
+    let named: Vec<String> = paths.iter().map(|p| format!("{} is damaged", p.display())).collect();
+    assert_eq!(found.damage, named);
     index.rebuild().unwrap();
     assert_eq!(index.corpus().verify().unwrap().damage, Vec::<String>::new());
     assert_eq!(search(&index, "lamp open", 9, SearchMode::Hybrid), expected);

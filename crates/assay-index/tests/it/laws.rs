@@ -351,10 +351,10 @@ proptest! {
     }
 
     #[test]
-    fn ranks_are_those_of_the_legs(folder in folder(), query in query()) {
+    fn ranks_are_those_of_the_first_ten_of_each_leg(folder in folder(), query in query()) {
         let index = project(&folder).ingested();
         let place = |mode, id: &str| {
-            search(&index, &query, 99, mode).iter().position(|h| h.chunk_id == id).map(|i| i + 1)
+            search(&index, &query, 10, mode).iter().position(|h| h.chunk_id == id).map(|i| i + 1)
         };
         for hit in search(&index, &query, 99, SearchMode::Hybrid) {
             prop_assert_eq!(hit.bm25_rank, place(SearchMode::Bm25, &hit.chunk_id));

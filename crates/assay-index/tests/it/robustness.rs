@@ -10,50 +10,39 @@ fn project() -> Project {
     Project::new(&[("a.md", "red lamp"), ("b.md", "blue lamp"), ("c.md", "green door")])
 }
 
-fn bm25_folders(project: &Project) -> Vec<PathBuf> {
-    let entries = fs::read_dir(project.state()).unwrap().map(|e| e.unwrap().path());
-    entries.filter(|p| p.file_name().unwrap().to_str().unwrap().starts_with("bm25-")).collect()
+fn segments(project: &Project) -> Vec<PathBuf> {
+    let entries = fs::read_dir(project.state().join("segments")).unwrap();
+    entries.map(|e| e.unwrap().path()).collect()
 }
 
 #[test]
-fn a_lost_or_damaged_bm25_index_is_built_again() {
+fn a_lost_or_damaged_segment_is_built_again() {
     let project = project();
     let expected = search(&project.ingested(), "red lamp", 9, SearchMode::Hybrid);
-    let [folder] = &bm25_folders(&project)[..] else { panic!() };
+    let [segment] = &segments(&project)[..] else { panic!() };
 
-    fs::remove_dir_all(folder).unwrap();
+    fs::remove_dir_all(project.state().join("segments")).unwrap();
     assert_eq!(search(&project.open(), "red lamp", 9, SearchMode::Hybrid), expected);
 
-    // Every file of it in turn: emptied, and with its last byte but one changed.
-    let files: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
-    assert!(files.len() > 3);
-    for name in files.iter().map(|f| f.file_name().unwrap()) {
-        for empty in [true, false] {
-            // A built index has the same number of files, but other names.
-            let all: Vec<PathBuf> =
-                fs::read_dir(folder).unwrap().map(|e| e.unwrap().path()).collect();
-            let same = |f: &&PathBuf| f.extension() == PathBuf::from(name).extension();
-            let Some(file) = all.iter().find(same) else { continue };
-            let mut bytes = fs::read(file).unwrap();
-            if empty || bytes.len() < 2 {
-                bytes.clear();
-            } else {
-                let n = bytes.len();
-                bytes[n / 2] ^= 0xff;
-            }
-            fs::write(file, bytes).unwrap();
-            assert_eq!(search(&project.open(), "red lamp", 9, SearchMode::Hybrid), expected);
-        }
+    let whole = fs::read(segment).unwrap();
+    for damage in [0, 1, whole.len() / 2, whole.len() - 1] {
+        let mut bytes = whole.clone();
+        bytes[damage] ^= 0xff;
+        fs::write(segment, bytes).unwrap();
+        assert_eq!(search(&project.open(), "red lamp", 9, SearchMode::Hybrid), expected);
+        fs::write(segment, &whole[..damage]).unwrap();
+        assert_eq!(search(&project.open(), "red lamp", 9, SearchMode::Hybrid), expected);
+        assert_eq!(fs::read(segment).unwrap(), whole);
     }
 }
 
 #[test]
-fn only_the_current_bm25_index_is_kept() {
+fn segments_that_nothing_lives_in_are_removed() {
     let project = project();
     let mut index = project.ingested();
     project.write("a.md", "yellow lamp");
     project.ingest(&mut index);
-    assert_eq!(bm25_folders(&project).len(), 1);
+    assert_eq!(segments(&project).len(), 1);
     assert_eq!(search(&index, "yellow", 9, SearchMode::Bm25).len(), 1);
     assert_eq!(search(&index, "red", 9, SearchMode::Bm25).len(), 0);
 }
@@ -113,7 +102,7 @@ fn a_record_that_contradicts_itself_is_refused() {
         let db = rusqlite::Connection::open(project.state().join("index.sqlite")).unwrap();
         db.execute_batch(statement).unwrap();
         drop(db);
-        fs::remove_dir_all(&bm25_folders(&project)[0]).unwrap();
+        fs::remove_file(&segments(&project)[0]).unwrap();
         let error = project.open_with(Words::new("words"), 24).err().unwrap();
         assert!(matches!(error, IndexError::Damaged { .. }), "{error}");
     };

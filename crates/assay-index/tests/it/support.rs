@@ -101,7 +101,8 @@ impl Project {
         embedder: Arc<Words>,
         chunk_tokens: usize,
     ) -> Result<Index, IndexError> {
-        let config = IndexConfig { chunk_tokens, max_file_bytes: 100_000 };
+        let config =
+            IndexConfig { chunk_tokens, max_file_bytes: 100_000, ..IndexConfig::default() };
         Index::open(&self.state(), embedder, config)
     }
 

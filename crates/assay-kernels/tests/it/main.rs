@@ -6,6 +6,7 @@ mod laws;
 mod losses;
 mod products;
 mod quants;
+mod scan;
 
 use assay_kernels::{Path, with_path};
 

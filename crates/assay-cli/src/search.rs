@@ -1,0 +1,236 @@
+//! `assay search`: what retrieval finds, for one question or, as a TREC run, for a file of them.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use anyhow::{Context, Result, bail};
+use assay_index::{Hit, Index, Query, SearchMode};
+use clap::{Args, ValueEnum};
+use serde_json::{Value, json};
+
+use crate::config::Loaded;
+use crate::run::{ingest, release};
+use crate::ui::Ui;
+
+/// Documents of a query in a TREC run, unless told otherwise.
+const RUN_DEPTH: usize = 1000;
+/// Passages that are shown, unless told otherwise.
+const SHOWN: usize = 5;
+
+#[derive(Args)]
+pub(crate) struct SearchArgs {
+    /// What to search for.
+    #[arg(required_unless_present = "queries", conflicts_with = "queries")]
+    query: Option<String>,
+    /// Search for each query of a file: JSON Lines with `_id` or `id` and `text` or `query`, else lines of id, tab, text.
+    #[arg(long, value_name = "FILE", requires = "run")]
+    queries: Option<PathBuf>,
+    /// Write what the queries find as a TREC run: query, Q0, document, rank, score, mode. A document counts with
+    /// its best passage; white space in its path becomes %20.
+    #[arg(long, value_name = "OUT", requires = "queries")]
+    run: Option<PathBuf>,
+    /// How the passages are ranked.
+    #[arg(long, value_enum, default_value_t = Mode::Hybrid)]
+    mode: Mode,
+    /// Passages to show (5), or documents of each query in a run (1000).
+    #[arg(short, value_name = "N")]
+    k: Option<usize>,
+    /// Print the passages as JSON.
+    #[arg(long, conflicts_with = "queries")]
+    json: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Mode {
+    /// Words and meaning, by their scores.
+    Hybrid,
+    /// Words and meaning, by their ranks.
+    Rrf,
+    /// Words only.
+    Bm25,
+    /// Meaning only.
+    Vector,
+}
+
+impl Mode {
+    fn search(self) -> SearchMode {
+        match self {
+            Mode::Hybrid => SearchMode::Hybrid,
+            Mode::Rrf => SearchMode::Reciprocal,
+            Mode::Bm25 => SearchMode::Bm25,
+            Mode::Vector => SearchMode::Vector,
+        }
+    }
+
+    fn tag(self) -> &'static str {
+        match self {
+            Mode::Hybrid => "assay-hybrid",
+            Mode::Rrf => "assay-rrf",
+            Mode::Bm25 => "assay-bm25",
+            Mode::Vector => "assay-vector",
+        }
+    }
+}
+
+pub(crate) fn search(loaded: &Loaded, args: &SearchArgs) -> Result<ExitCode> {
+    let queries = args.queries.as_deref().map(read_queries).transpose()?;
+    let ui = Ui::default();
+    let embedder = release::embedder(&loaded.config.model)?;
+    let index = ingest(loaded, &ui, embedder)?;
+    let Some(index) = index else {
+        bail!(
+            "{}: no document could be used",
+            loaded.path(&loaded.config.data.documents).display()
+        );
+    };
+    if let (Some(queries), Some(out)) = (queries, &args.run) {
+        return run(&index, &queries, out, args, &ui);
+    }
+    let query = args.query.as_deref().unwrap_or_default();
+    let hits = index.search(&Query::new(query, args.k.unwrap_or(SHOWN), args.mode.search()))?.hits;
+    if args.json {
+        let hits: Vec<Value> = hits.iter().map(hit_json).collect();
+        println!("{}", serde_json::to_string_pretty(&hits)?);
+        return Ok(ExitCode::SUCCESS);
+    }
+    for (n, hit) in hits.iter().enumerate() {
+        let place = |leg: &str, rank: Option<usize>| {
+            rank.map(|r| format!(", {leg} {r}")).unwrap_or_default()
+        };
+        let legs = place("words", hit.bm25_rank) + &place("meaning", hit.vector_rank);
+        println!(
+            "[{}] {}:{}-{} ({:.3}{legs})",
+            n + 1,
+            hit.document,
+            hit.span.start,
+            hit.span.end,
+            hit.score
+        );
+        println!("    {}\n", hit.text.trim().replace('\n', "\n    "));
+    }
+    if hits.is_empty() {
+        eprintln!("nothing found");
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn hit_json(hit: &Hit) -> Value {
+    json!({
+        "document": hit.document,
+        "start": hit.span.start,
+        "end": hit.span.end,
+        "heading_path": hit.heading_path,
+        "text": hit.text,
+        "score": hit.score,
+        "bm25_rank": hit.bm25_rank,
+        "vector_rank": hit.vector_rank,
+    })
+}
+
+fn run(
+    index: &Index,
+    queries: &[(String, String)],
+    out: &Path,
+    args: &SearchArgs,
+    ui: &Ui,
+) -> Result<ExitCode> {
+    let depth = args.k.unwrap_or(RUN_DEPTH);
+    let step = ui.step("search", queries.len() as u64);
+    let mut lines = String::new();
+    for (done, (id, text)) in queries.iter().enumerate() {
+        step.tick(done as u64);
+        crate::interrupt::check()?;
+        for (rank, (document, score)) in
+            documents(index, text, depth, args.mode.search())?.iter().enumerate()
+        {
+            let document = document.split_whitespace().collect::<Vec<_>>().join("%20");
+            writeln!(lines, "{id} Q0 {document} {} {score} {}", rank + 1, args.mode.tag())?;
+        }
+    }
+    let aside = out.with_extension("tmp");
+    fs_err::write(&aside, lines)?;
+    fs_err::rename(&aside, out)?;
+    step.done(&format!("{} queries, {}", queries.len(), out.display()));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The `depth` best documents, each with the score of its best passage.
+fn documents(
+    index: &Index,
+    query: &str,
+    depth: usize,
+    mode: SearchMode,
+) -> Result<Vec<(String, f64)>> {
+    let mut passages = depth;
+    loop {
+        let hits = index.search(&Query::new(query, passages, mode))?.hits;
+        let found = hits.len();
+        let mut documents: Vec<(String, f64)> = Vec::new();
+        let mut seen = std::collections::HashSet::new();
+        for hit in hits {
+            if seen.insert(hit.document.clone()) {
+                documents.push((hit.document, hit.score));
+            }
+        }
+        if documents.len() >= depth || found < passages {
+            documents.truncate(depth);
+            return Ok(documents);
+        }
+        passages = passages.saturating_mul(2);
+    }
+}
+
+/// Ids and texts.
+fn read_queries(path: &Path) -> Result<Vec<(String, String)>> {
+    let text = fs_err::read_to_string(path)?;
+    let mut queries: Vec<(String, String)> = Vec::new();
+    for (n, line) in text.split('\n').enumerate().filter(|(_, line)| !line.trim().is_empty()) {
+        let (id, text) = query_of(line).with_context(|| format!("{}:{}", path.display(), n + 1))?;
+        if id.is_empty() || id.contains(char::is_whitespace) {
+            bail!("{}:{}: the id `{id}` is empty or has white space", path.display(), n + 1);
+        }
+        if queries.iter().any(|(known, _)| *known == id) {
+            bail!("{}:{}: the id `{id}` is there twice", path.display(), n + 1);
+        }
+        queries.push((id, text));
+    }
+    if queries.is_empty() {
+        bail!("{}: no queries", path.display());
+    }
+    Ok(queries)
+}
+
+fn query_of(line: &str) -> Result<(String, String)> {
+    if !line.starts_with('{') {
+        let (id, text) =
+            line.split_once('\t').context("neither JSON nor an id, a tab and a text")?;
+        return Ok((id.to_owned(), text.trim().to_owned()));
+    }
+    let row: Value = serde_json::from_str(line)?;
+    let value = |keys: [&str; 2]| match keys.iter().find_map(|k| row.get(k)) {
+        Some(Value::String(text)) => Ok(text.clone()),
+        Some(Value::Number(number)) => Ok(number.to_string()),
+        _ => bail!("neither `{}` nor `{}`, as text or number", keys[0], keys[1]),
+    };
+    Ok((value(["_id", "id"])?, value(["text", "query"])?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn queries_are_json_lines_or_a_table() {
+        let check = |line: &str, expected: (&str, &str)| {
+            let (id, text) = query_of(line).unwrap();
+            assert_eq!((id.as_str(), text.as_str()), expected);
+        };
+        check(r#"{"_id": "q1", "text": "a\u2028b"}"#, ("q1", "a\u{2028}b"));
+        check(r#"{"id": 7, "query": "who"}"#, ("7", "who"));
+        check("7\twho is it?\r", ("7", "who is it?"));
+        for bad in ["no tab", r#"{"id": "1"}"#, r#"{"text": "a"}"#, "{"] {
+            assert!(query_of(bad).is_err(), "{bad}");
+        }
+    }
+}
