@@ -286,7 +286,10 @@ impl Model {
             _ => None,
         };
         let loaded = self.may_be.iter().map(|(path, states)| (*path, known(states))).collect();
-        self.lives[n].as_mut().unwrap().loaded = loaded;
+        // It may have been killed just after it had said so.
+        if let Some(life) = self.lives[n].as_mut() {
+            life.loaded = loaded;
+        }
     }
 
     /// Gives an order and kills the process now and then before it answers. `None` if it did not.
