@@ -75,9 +75,11 @@ pub struct RetrievalSpec {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum RankedBy {
-    /// Words and meaning together.
+    /// Words and meaning together, by their scores.
     #[default]
     Hybrid,
+    /// Words and meaning together, by reciprocal ranks.
+    Rrf,
     /// Words only (BM25).
     Bm25,
     /// Meaning only (vectors).
@@ -93,6 +95,7 @@ impl RankedBy {
     pub fn search_mode(self) -> SearchMode {
         match self {
             RankedBy::Hybrid => SearchMode::Hybrid,
+            RankedBy::Rrf => SearchMode::Reciprocal,
             RankedBy::Bm25 => SearchMode::Bm25,
             RankedBy::Vector => SearchMode::Vector,
         }

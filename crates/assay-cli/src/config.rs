@@ -111,6 +111,8 @@ pub(crate) enum RankBy {
     /// Words and meaning together.
     #[default]
     Hybrid,
+    /// The same by reciprocal ranks.
+    Rrf,
     /// Words only.
     Bm25,
     /// Meaning only.
@@ -121,6 +123,7 @@ impl From<RankBy> for RankedBy {
     fn from(mode: RankBy) -> RankedBy {
         match mode {
             RankBy::Hybrid => RankedBy::Hybrid,
+            RankBy::Rrf => RankedBy::Rrf,
             RankBy::Bm25 => RankedBy::Bm25,
             RankBy::Vector => RankedBy::Vector,
         }

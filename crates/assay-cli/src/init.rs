@@ -105,7 +105,7 @@ task = "{task}"                      # qa | classify | extract | generate
 
 [retrieval]
 # chunk_tokens = 128               # `assay retrieval tune` tries others
-# mode = "hybrid"                  # or bm25, vector
+# mode = "hybrid"                  # or rrf, bm25, vector
 # top_k = [2, 4]                   # chosen on dev
 # prompt_tokens = 1024             # whole prompt, in the base model's tokens
 

@@ -14,7 +14,7 @@ use assay_types::Item;
 use clap::{Args, Subcommand};
 use serde::Serialize;
 
-use crate::config::Loaded;
+use crate::config::{Loaded, RankBy};
 use crate::interrupt::{self, Interrupted};
 use crate::run::release;
 use crate::ui::Ui;
@@ -39,8 +39,12 @@ pub(crate) struct TuneArgs {
     json: bool,
 }
 
-const MODES: [(&str, SearchMode); 3] =
-    [("hybrid", SearchMode::Hybrid), ("bm25", SearchMode::Bm25), ("vector", SearchMode::Vector)];
+const MODES: [(&str, SearchMode); 4] = [
+    ("hybrid", SearchMode::Hybrid),
+    ("rrf", SearchMode::Reciprocal),
+    ("bm25", SearchMode::Bm25),
+    ("vector", SearchMode::Vector),
+];
 
 /// One way to retrieve, on all questions.
 #[derive(Serialize)]
@@ -120,13 +124,23 @@ pub(crate) fn retrieval(loaded: &Loaded, command: RetrievalCommand) -> Result<Ex
             scores.push(((size, name), found));
         }
     }
-    let tried = compare(&items, &scores, (own_size, "hybrid"), config.project.seed);
+    let tried =
+        compare(&items, &scores, (own_size, own_mode(config.retrieval.mode)), config.project.seed);
     if args.json {
         println!("{}", serde_json::to_string_pretty(&tried)?);
     } else {
         print!("{}", render(&tried, items.len(), depth));
     }
     Ok(ExitCode::SUCCESS)
+}
+
+fn own_mode(mode: RankBy) -> &'static str {
+    match mode {
+        RankBy::Hybrid => "hybrid",
+        RankBy::Rrf => "rrf",
+        RankBy::Bm25 => "bm25",
+        RankBy::Vector => "vector",
+    }
 }
 
 /// The documents in chunks of that size, in an index of their own, which stays for the next time.

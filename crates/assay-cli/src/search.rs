@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use assay_index::{Hit, Index, Query, SearchMode};
+use assay_index::{Filter, Hit, Index, IndexError, Query, SearchMode};
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
@@ -30,6 +30,9 @@ pub(crate) struct SearchArgs {
     /// its best passage; white space in its path becomes %20.
     #[arg(long, value_name = "OUT", requires = "queries")]
     run: Option<PathBuf>,
+    /// Only documents that fulfil this, e.g. `lang = "en" and year >= 2020`; see docs/retrieval.md.
+    #[arg(long, value_name = "CONDITION")]
+    filter: Option<String>,
     /// How the passages are ranked.
     #[arg(long, value_enum, default_value_t = Mode::Hybrid)]
     mode: Mode,
@@ -74,7 +77,10 @@ impl Mode {
 }
 
 pub(crate) fn search(loaded: &Loaded, args: &SearchArgs) -> Result<ExitCode> {
+    crate::interrupt::install()?;
     let queries = args.queries.as_deref().map(read_queries).transpose()?;
+    let filter = args.filter.as_deref().map(Filter::parse).transpose();
+    let filter = filter.map_err(IndexError::Filter)?;
     let ui = Ui::default();
     let embedder = release::embedder(&loaded.config.model)?;
     let index = ingest(loaded, &ui, embedder)?;
@@ -84,11 +90,26 @@ pub(crate) fn search(loaded: &Loaded, args: &SearchArgs) -> Result<ExitCode> {
             loaded.path(&loaded.config.data.documents).display()
         );
     };
+    let text = args.query.as_deref().unwrap_or_default();
+    let query = Query {
+        text,
+        k: args.k.unwrap_or(SHOWN),
+        mode: args.mode.search(),
+        filter: filter.as_ref(),
+        viewer: loaded.config.retrieval.viewer(),
+    };
     if let (Some(queries), Some(out)) = (queries, &args.run) {
-        return run(&index, &queries, out, args, &ui);
+        let query = Query { k: args.k.unwrap_or(RUN_DEPTH), ..query };
+        return run(&index, &queries, out, query, args.mode.tag(), &ui);
     }
-    let query = args.query.as_deref().unwrap_or_default();
-    let hits = index.search(&Query::new(query, args.k.unwrap_or(SHOWN), args.mode.search()))?.hits;
+    let found = index.search(&query)?;
+    if let Some(cut) = found.truncated {
+        ui.note(&format!(
+            "warning: the query has {} tokens; its meaning is that of the first {}",
+            cut.tokens, cut.read
+        ));
+    }
+    let hits = found.hits;
     if args.json {
         let hits: Vec<Value> = hits.iter().map(hit_json).collect();
         println!("{}", serde_json::to_string_pretty(&hits)?);
@@ -132,20 +153,19 @@ fn run(
     index: &Index,
     queries: &[(String, String)],
     out: &Path,
-    args: &SearchArgs,
+    query: Query<'_>,
+    tag: &str,
     ui: &Ui,
 ) -> Result<ExitCode> {
-    let depth = args.k.unwrap_or(RUN_DEPTH);
     let step = ui.step("search", queries.len() as u64);
     let mut lines = String::new();
     for (done, (id, text)) in queries.iter().enumerate() {
         step.tick(done as u64);
         crate::interrupt::check()?;
-        for (rank, (document, score)) in
-            documents(index, text, depth, args.mode.search())?.iter().enumerate()
-        {
+        let found = documents(index, Query { text, ..query })?;
+        for (rank, (document, score)) in found.iter().enumerate() {
             let document = document.split_whitespace().collect::<Vec<_>>().join("%20");
-            writeln!(lines, "{id} Q0 {document} {} {score} {}", rank + 1, args.mode.tag())?;
+            writeln!(lines, "{id} Q0 {document} {} {score} {tag}", rank + 1)?;
         }
     }
     let aside = out.with_extension("tmp");
@@ -155,16 +175,12 @@ fn run(
     Ok(ExitCode::SUCCESS)
 }
 
-/// The `depth` best documents, each with the score of its best passage.
-fn documents(
-    index: &Index,
-    query: &str,
-    depth: usize,
-    mode: SearchMode,
-) -> Result<Vec<(String, f64)>> {
+/// The `k` best documents, each with the score of its best passage.
+fn documents(index: &Index, query: Query<'_>) -> Result<Vec<(String, f64)>> {
+    let depth = query.k;
     let mut passages = depth;
     loop {
-        let hits = index.search(&Query::new(query, passages, mode))?.hits;
+        let hits = index.search(&Query { k: passages, ..query })?.hits;
         let found = hits.len();
         let mut documents: Vec<(String, f64)> = Vec::new();
         let mut seen = std::collections::HashSet::new();

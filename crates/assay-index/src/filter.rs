@@ -77,11 +77,20 @@ pub struct Membership {
     pub value: Vec<Value>,
 }
 
+/// What is there instead of an unknown field.
+fn there_is(known: &[String]) -> String {
+    if known.is_empty() {
+        ", nor any other".to_owned()
+    } else {
+        format!("; there is: {}", known.join(", "))
+    }
+}
+
 /// Why a filter cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum FilterError {
     /// No document that the viewer sees has the field.
-    #[error("no document has a field `{field}`; there is: {}", known.join(", "))]
+    #[error("no document has a field `{field}`{}", there_is(known))]
     UnknownField {
         /// As asked.
         field: String,

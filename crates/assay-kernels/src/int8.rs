@@ -165,7 +165,7 @@ pub(crate) struct Step {
 unsafe impl bytemuck::Pod for Step {}
 
 fn round(path: Path, x: &[f32], (k, words): (usize, usize), out: &mut [u32], steps: &mut [Step]) {
-    let rows = if k == 0 { steps.len() } else { (TASK_VALUES / k).max(1) };
+    let rows = TASK_VALUES.checked_div(k).unwrap_or(steps.len()).max(1);
     let tasks: Vec<_> =
         steps.chunks_mut(rows).enumerate().zip(out.chunks_mut((rows * words).max(1))).collect();
     team::consume(tasks.into_iter(), |((task, steps), out)| {

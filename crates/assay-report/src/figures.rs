@@ -442,32 +442,35 @@ pub(crate) struct RiskCurves {
 
 /// One figure per layout, or none if no candidate's confidence is known.
 pub(crate) fn risk_curves(data: &ReportData) -> Vec<RiskCurves> {
-    let known = |(i, c): (usize, &'_ CandidateRecord)| {
-        let curve = &c.selective.as_ref()?.curve;
-        let points: Vec<(f64, f64)> = curve.iter().map(|p| (p.coverage, p.risk)).collect();
-        (!points.is_empty()).then(|| (i, c.name.clone(), points))
+    let known = |(i, c): (usize, &CandidateRecord)| {
+        let points: Vec<(f64, f64)> =
+            c.selective.as_ref()?.curve.iter().map(|p| (p.coverage, p.risk)).collect();
+        (!points.is_empty()).then(|| Curve { candidate: i, name: c.name.clone(), points })
     };
-    let lines: Vec<_> = data.decision.candidates.iter().enumerate().filter_map(known).collect();
-    if lines.is_empty() {
+    let curves: Vec<_> = data.decision.candidates.iter().enumerate().filter_map(known).collect();
+    if curves.is_empty() {
         return Vec::new();
     }
-    LAYOUTS.iter().map(|(layout, width)| risk_curves_in(layout, *width, &lines)).collect()
+    LAYOUTS.iter().map(|(layout, width)| risk_curves_in(layout, *width, &curves)).collect()
 }
 
-fn risk_curves_in(
-    layout: &'static str,
-    width: f64,
-    lines: &[(usize, String, Vec<(f64, f64)>)],
-) -> RiskCurves {
+struct Curve {
+    candidate: usize,
+    name: String,
+    /// Coverage and risk.
+    points: Vec<(f64, f64)>,
+}
+
+fn risk_curves_in(layout: &'static str, width: f64, curves: &[Curve]) -> RiskCurves {
     let frame = Frame::new(layout, width, 260.0, 64.0);
     let x = Axis::linear(0.0, 1.0, frame.left, frame.right).within(0.0, 1.0);
-    let highest = lines.iter().flat_map(|l| &l.2).fold(0.0f64, |max, p| max.max(p.1));
+    let highest = curves.iter().flat_map(|c| &c.points).fold(0.0f64, |max, p| max.max(p.1));
     let y = Axis::linear(0.0, highest, frame.bottom, frame.top).within(0.0, 1.0);
-    let end = |points: &[(f64, f64)]| points.last().map_or(frame.bottom, |p| y.at(p.1)) + 4.0;
-    let wanted: Vec<f64> = lines.iter().map(|l| end(&l.2)).collect();
+    let end = |c: &Curve| c.points.last().map_or(frame.bottom, |p| y.at(p.1)) + 4.0;
+    let wanted: Vec<f64> = curves.iter().map(end).collect();
     let placed = spread(&wanted, 15.0, frame.bottom - 4.0);
-    let line = |((i, name, points), label_y): (&(usize, String, Vec<(f64, f64)>), f64)| RiskLine {
-        candidate: i % 8,
+    let line = |(Curve { candidate, name, points }, label_y): (&Curve, f64)| RiskLine {
+        candidate: candidate % 8,
         name: name.clone(),
         title: points.last().map_or_else(String::new, |(coverage, risk)| {
             format!("{name}: risk {} at coverage {}", percent(*risk), percent(*coverage))
@@ -476,7 +479,7 @@ fn risk_curves_in(
         label_y,
     };
     RiskCurves {
-        lines: lines.iter().zip(placed).map(line).collect(),
+        lines: curves.iter().zip(placed).map(line).collect(),
         frame: Frame { x_ticks: x.ticks(5.0, percent), y_ticks: y.ticks(5.0, percent), ..frame },
     }
 }

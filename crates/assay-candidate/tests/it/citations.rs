@@ -139,6 +139,7 @@ fn released_citations_stand_in_the_files() {
 
 #[test]
 #[ignore = "minutes; prints the figures of docs/retrieval.md"]
+#[expect(clippy::print_stdout, reason = "figures for people")]
 fn released_citations_of_many_answers_stand_in_the_files() {
     let Some(counts) = check(300) else { return };
     println!("{counts:?}");

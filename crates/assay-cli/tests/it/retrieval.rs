@@ -45,7 +45,7 @@ fn chunk_sizes_and_rankings_are_compared_with_what_is_configured() {
     let ran = run(dir.path(), &args);
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
     let tried: Vec<Value> = serde_json::from_str(&ran.stdout).expect("JSON");
-    assert_eq!(tried.len(), 6, "two sizes, three rankings: {}", ran.stdout);
+    assert_eq!(tried.len(), 8, "two sizes, four rankings: {}", ran.stdout);
     let ndcg = |t: &Value| t["ndcg_at_10"].as_f64().expect("a figure");
     assert!(tried.windows(2).all(|w| ndcg(&w[0]) >= ndcg(&w[1])), "{}", ran.stdout);
     let configured: Vec<&Value> = tried.iter().filter(|t| t["configured"] == true).collect();
