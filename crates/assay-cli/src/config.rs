@@ -429,6 +429,7 @@ fn validate(config: &Config) -> Result<()> {
     };
     share("data.dev_fraction", config.data.dev_fraction)?;
     share("decision.alpha", config.decision.alpha)?;
+    config.serve.max_risk.map_or(Ok(()), |risk| share("serve.max_risk", risk))?;
     let positive = [
         ("training.rank", config.training.rank),
         ("training.epochs", config.training.epochs),

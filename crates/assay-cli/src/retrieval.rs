@@ -100,11 +100,17 @@ pub(crate) fn retrieval(loaded: &Loaded, command: RetrievalCommand) -> Result<Ex
     let config = &loaded.config;
     let embedder = release::embedder(&config.model)?;
     let mut sizes = args.chunk_tokens;
-    sizes.push(config.retrieval.chunk_tokens);
-    sizes.iter_mut().for_each(|n| *n = (*n).clamp(16, embedder.max_tokens()));
+    // As the index cuts it.
+    let own_size = config.retrieval.chunk_tokens.min(embedder.max_tokens());
+    sizes.push(own_size);
+    let most = embedder.max_tokens();
+    if let Some(n) = sizes.iter().find(|n| !(16..=most).contains(*n)) {
+        bail!(
+            "chunks of {n} tokens: the embedder takes 16 to {most}\nhint: --chunk-tokens 64,128,{most}"
+        );
+    }
     sizes.sort_unstable();
     sizes.dedup();
-    let own_size = config.retrieval.chunk_tokens.clamp(16, embedder.max_tokens());
     let viewer = config.retrieval.viewer();
     let depth = config.retrieval.top_k.iter().copied().max().unwrap_or(1);
 

@@ -70,6 +70,23 @@ fn chunk_sizes_and_rankings_are_compared_with_what_is_configured() {
 }
 
 #[test]
+fn settings_that_make_no_sense_are_refused() {
+    let Some(dir) = project(20) else { return };
+    let check = |args: &[&str], expected: &str| {
+        let ran = run(dir.path(), args);
+        assert_eq!(ran.code, Some(2), "{args:?}: {}", ran.stderr);
+        assert!(ran.stderr.contains(expected), "{args:?}: {}", ran.stderr);
+    };
+    check(
+        &["retrieval", "tune", "--chunk-tokens", "0"],
+        "chunks of 0 tokens: the embedder takes 16 to",
+    );
+    check(&["retrieval", "tune", "--chunk-tokens", "64,9999"], "chunks of 9999 tokens");
+    check(&["check", "--set", "serve.max_risk=2"], "serve.max_risk is 2: expected between 0 and 1");
+    check(&["search", "reset", "--filter", "lang ="], "at character");
+}
+
+#[test]
 fn too_few_questions_are_refused() {
     let Some(dir) = project(6) else { return };
     let ran = run(dir.path(), &["retrieval", "tune"]);
