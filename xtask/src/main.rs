@@ -7,6 +7,8 @@
 //!                          figures of this machine beside those of other tools, as ratios
 //!     cargo xtask bench search [documents] [--clustered]
 //!                          search over random documents beside bm25s, faiss and Chroma
+//!     cargo xtask bench documents
+//!                          what becomes of real and hostile documents (docs/ingestion.md)
 //!
 //! Every step is an ordinary command, printed before it runs, so that it can be repeated by hand.
 
@@ -16,6 +18,7 @@
     reason = "this is an edge: it talks to the person who runs it"
 )]
 
+mod documents;
 mod peers;
 
 use std::path::{Path, PathBuf};
@@ -33,10 +36,11 @@ fn main() -> ExitCode {
         ["demo"] => demo(),
         ["bench", "peers", only @ ..] => bench_peers(only),
         ["bench", "search", rest @ ..] => bench_search(rest),
+        ["bench", "documents"] => bench_documents(),
         _ => {
             eprintln!(
                 "usage: cargo xtask ci | test [nextest arguments] | demo | bench peers [SCRIPT…] \
-                 | bench search [DOCUMENTS] [--clustered]"
+                 | bench search [DOCUMENTS] [--clustered] | bench documents"
             );
             return ExitCode::from(2);
         }
@@ -187,10 +191,17 @@ fn bench_search(rest: &[&str]) -> Result<()> {
         [number, options @ ..] if number.parse::<usize>().is_ok() => (number.parse()?, options),
         options => (100_000, options),
     };
-    let example = ["--release", "--package", "assay-index", "--example", "search_speed"];
-    step("build", cargo(&[&["build"], &example[..]].concat()))?;
+    // With the whole workspace, for another choice of features would compile all dependencies again.
+    step("build", cargo(&["build", "--release", "--workspace", "--example", "search_speed"]))?;
     let mut command = Command::new(target_dir()?.join("release/examples/search_speed"));
     peers::search(&root(), &mut command, documents, options)
+}
+
+fn bench_documents() -> Result<()> {
+    let assay = assay()?;
+    let data = std::env::var_os("ASSAY_TEST_DATA")
+        .map_or_else(|| root().join("../shared/data"), PathBuf::from);
+    documents::documents(&assay, &data)
 }
 
 fn target_dir() -> Result<PathBuf> {

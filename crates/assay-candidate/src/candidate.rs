@@ -8,7 +8,8 @@ use assay_index::{Index, Query, Viewer};
 use assay_model::{Adapter, Decoder, Form, GenerateRequest, Generation, Sampling};
 use assay_remote::{ChatRequest, Reply, TokenLogprob};
 use assay_types::{
-    ChosenToken, Citation, FinishReason, LikelyToken, Message, Output, Retrieved, Timing, Usage,
+    ChosenToken, Citation, FinishReason, LikelyToken, Message, Output, Pages, Retrieved, Timing,
+    Usage,
 };
 use serde_json::{Value, json};
 
@@ -260,7 +261,7 @@ impl Candidate {
         on_text: &mut dyn FnMut(&str) -> ControlFlow<()>,
     ) -> Result<Output, CandidateError> {
         let prepared = self.prepare(request)?;
-        let stored = |citation: &Citation| self.stored(citation, request.viewer);
+        let stored = |citation: &mut Citation| self.stored(citation, request.viewer);
         let mut released = Released::new(self.citable(&prepared, options), &stored, on_text);
         let (made, tail) = match &self.generator {
             Generator::Local(decoder) => {
@@ -349,7 +350,7 @@ impl Candidate {
                 let p = p?;
                 let (made, text) = texts.next().ok_or(CandidateError::NoGeneration)??;
                 let sources = self.citable(&p, &options).to_vec();
-                let stored = |citation: &Citation| self.stored(citation, request.viewer);
+                let stored = |citation: &mut Citation| self.stored(citation, request.viewer);
                 let mut filter = CitationFilter::new(&sources, &stored);
                 filter.push(self.sure_enough(&made, &options, &text));
                 Ok(self.output(p, made, &options, filter.finish().0))
@@ -434,10 +435,14 @@ impl Candidate {
         options.form.is_none() && self.spec.declines(made.confidence)
     }
 
-    /// Whether the quote is what the viewer sees in the corpus now. What cannot be looked up is not cited.
-    fn stored(&self, c: &Citation, viewer: Viewer<'_>) -> bool {
+    /// Whether the quote is what the viewer sees in the corpus now, and on which pages. What cannot be looked up is
+    /// not cited.
+    fn stored(&self, c: &mut Citation, viewer: Viewer<'_>) -> bool {
         let Some(Retriever::Documents(index)) = &self.retriever else { return false };
-        index.holds(&c.document, c.start..c.end, &c.quote, viewer).unwrap_or(false)
+        let place = index.find_quote(&c.document, c.start..c.end, &c.quote, viewer);
+        let Ok(Some(place)) = place else { return false };
+        c.pages = place.pages.map(Pages::from);
+        true
     }
 
     fn form<'a>(&'a self, options: &'a Options) -> Option<&'a Form> {
@@ -588,7 +593,7 @@ struct Released<'a, 'b> {
 impl<'a, 'b> Released<'a, 'b> {
     fn new(
         sources: &'a [Source],
-        stored: &'a dyn Fn(&Citation) -> bool,
+        stored: &'a dyn Fn(&mut Citation) -> bool,
         on_text: &'b mut dyn FnMut(&str) -> ControlFlow<()>,
     ) -> Self {
         let filter = CitationFilter::new(sources, stored);

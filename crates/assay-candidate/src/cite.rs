@@ -24,7 +24,7 @@ const MARKER_BYTES: usize = 4;
 /// Releases the text of an answer with verified markers only.
 pub struct CitationFilter<'a> {
     sources: &'a [Source],
-    stored: &'a dyn Fn(&Citation) -> bool,
+    stored: &'a dyn Fn(&mut Citation) -> bool,
     /// Text since the last marker: what the next marker must support.
     claim: String,
     /// An open bracket and what follows it.
@@ -47,8 +47,8 @@ pub struct Cited {
 
 impl<'a> CitationFilter<'a> {
     /// A filter over the numbered sources of a prompt; without sources all text passes unchanged. `stored` says whether
-    /// the quote is what now stands in the stored document; in doubt it says no.
-    pub fn new(sources: &'a [Source], stored: &'a dyn Fn(&Citation) -> bool) -> Self {
+    /// the quote is what now stands in the stored document, in doubt no, and adds the pages.
+    pub fn new(sources: &'a [Source], stored: &'a dyn Fn(&mut Citation) -> bool) -> Self {
         CitationFilter {
             sources,
             stored,
@@ -111,8 +111,8 @@ impl<'a> CitationFilter<'a> {
             let found = self.sources.iter().enumerate().find_map(|(i, s)| {
                 (claim.len() >= 3).then(|| verbatim(claim, &s.text)).flatten().map(|span| (i, span))
             });
-            let quoted = found.and_then(|(i, span)| quote(self.sources, i, span));
-            self.citations.extend(quoted.filter(|c| (self.stored)(c)));
+            let mut quoted = found.and_then(|(i, span)| quote(self.sources, i, span));
+            self.citations.extend(quoted.take_if(|c| (self.stored)(c)));
         }
         let text = self.released;
         (Cited { text, citations: self.citations, dropped: self.dropped }, rest)
@@ -126,7 +126,7 @@ impl<'a> CitationFilter<'a> {
         let found = order
             .filter_map(|i| support(plain_claim(&claim), &self.sources[i].text).map(|s| (i, s)))
             .filter_map(|(i, span)| quote(self.sources, i, span))
-            .find(|citation| (self.stored)(citation));
+            .find_map(|mut citation| (self.stored)(&mut citation).then_some(citation));
         match found {
             Some(mut citation) => {
                 citation.repaired = citation.source_number != number;
@@ -158,6 +158,7 @@ fn quote(sources: &[Source], index: usize, span: Range<usize>) -> Option<Citatio
         quote: text.to_owned(),
         source_number: index + 1,
         repaired: false,
+        pages: None,
     })
 }
 
@@ -281,7 +282,7 @@ mod tests {
     #[test]
     fn what_is_no_longer_stored_is_not_cited() {
         let sources: Vec<Source> = TEXTS.iter().map(|t| source("a.md", 0, t)).collect();
-        let gone = |c: &Citation| c.source_number != 1;
+        let gone = |c: &mut Citation| c.source_number != 1;
         let mut filter = CitationFilter::new(&sources, &gone);
         filter.push("12 euros [1]. on Tuesday [1]");
         let (cited, _) = filter.finish();

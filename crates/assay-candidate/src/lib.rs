@@ -9,7 +9,7 @@
 //!
 //! let text = "Lamps may be returned within 30 days.".to_owned();
 //! let sources = [Source { document: "returns.md".into(), start: 0, headings: vec![], text }];
-//! let stored = |c: &assay_types::Citation| c.quote.len() == c.end - c.start;
+//! let stored = |c: &mut assay_types::Citation| c.quote.len() == c.end - c.start;
 //! let mut filter = CitationFilter::new(&sources, &stored);
 //! filter.push("30 days [1]. Bulbs too [1].");
 //! let (cited, _) = filter.finish();

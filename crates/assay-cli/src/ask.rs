@@ -36,7 +36,9 @@ pub(crate) fn ask(
     }
     println!();
     for c in &output.citations {
-        println!("\n[{}] {}:{}-{}\n    “{}”", c.source_number, c.document, c.start, c.end, c.quote);
+        let pages = c.pages.map_or_else(String::new, |pages| format!(" ({pages})"));
+        let place = format!("{}:{}-{}{pages}", c.document, c.start, c.end);
+        println!("\n[{}] {place}\n    “{}”", c.source_number, c.quote);
     }
     eprintln!(
         "\n{} · {:.0} ms retrieval, {:.0} ms prompt, {:.0} ms answer · {}",

@@ -22,7 +22,7 @@ pub(crate) fn init(dir: &Path, task: Task) -> Result<()> {
     let at = dir.display();
     eprintln!("Made {at}:");
     eprintln!("  {FILE:<18} what to decide and within which limits; every key is explained");
-    eprintln!("  {:<18} your documents: Markdown, HTML, plain text", "docs/");
+    eprintln!("  {:<18} your documents: text, HTML, PDF, Office, …", "docs/");
     eprintln!("  {:<18} train.jsonl and test.jsonl; data/README.md shows the rows", "data/");
     eprintln!("\nNext:");
     eprintln!("  1. put documents into {at}/docs and rows into {at}/data");
@@ -74,7 +74,7 @@ task = "{task}"                      # qa | classify | extract | generate
 # candidates = ["prompt", "rag", "tuned", "hybrid"]
 
 [data]
-# documents = "docs"               # Markdown, HTML, plain text
+# documents = "docs"               # text, HTML, PDF, Office, … (docs/ingestion.md)
 # train = "data/train.jsonl"
 # test = "data/test.jsonl"         # touched once per decision
 # dev = "data/dev.jsonl"           # else a part of train, whole documents at a time:

@@ -17,10 +17,12 @@ mod check;
 mod config;
 mod doctor;
 mod documents;
+mod ingest;
 mod init;
 mod interrupt;
 mod machine;
 mod model;
+mod parser;
 mod plan;
 mod project;
 mod retrieval;
@@ -69,6 +71,19 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Index the documents, and say what became of each file and page; exit 1 if one failed.
+    Ingest(ingest::IngestArgs),
+    /// What the last ingest said about each file and page.
+    Ledger {
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// The text of files as an ingest reads it; exit 1 if one failed.
+    Parse(ingest::ParseArgs),
+    /// Parses files for another process of this program.
+    #[command(name = parser::COMMAND, hide = true)]
+    ParserProcess(parser::ParserLimits),
     /// How long each candidate will take here, how much memory and money; indexes the documents for that.
     Plan {
         /// Print JSON.
@@ -237,6 +252,10 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Init { dir, task } => init::init(&dir, task.into()).map(|()| ExitCode::SUCCESS),
         Command::Check { json } => check::check(&load()?, json),
+        Command::Ingest(args) => ingest::ingest(&load()?, &args),
+        Command::Ledger { json } => ingest::ledger(&load()?, json),
+        Command::Parse(args) => ingest::parse(&args),
+        Command::ParserProcess(limits) => parser::serve(limits).map(|()| ExitCode::SUCCESS),
         Command::Plan { json, calibrate } => plan::plan(&load()?, json, calibrate),
         Command::Run => run::run(&load()?),
         Command::Ask { question, candidate, json } => {

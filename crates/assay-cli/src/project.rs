@@ -162,7 +162,7 @@ fn documents(loaded: &Loaded, problems: &mut Vec<Problem>) -> Result<Option<Vec<
                 "no_documents",
                 None,
                 format!("{}: no such folder", folder.display()),
-                Some("put Markdown, HTML or text files there, or set data.documents"),
+                Some("put documents there (Markdown, HTML, PDF, Office, …), or set data.documents"),
             ));
         }
         return Ok(None);
@@ -176,7 +176,7 @@ fn documents(loaded: &Loaded, problems: &mut Vec<Problem>) -> Result<Option<Vec<
                 "no_documents",
                 None,
                 format!("{} holds no documents", folder.display()),
-                Some("put Markdown, HTML or text files there, or set data.documents"),
+                Some("put documents there (Markdown, HTML, PDF, Office, …), or set data.documents"),
             ));
         }
         return Ok(None);

@@ -15,7 +15,9 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 
 use crate::config::{Loaded, RankBy};
+use crate::ingest;
 use crate::interrupt::{self, Interrupted};
+use crate::parser::ParserLimits;
 use crate::run::release;
 use crate::ui::Ui;
 use crate::{check, project};
@@ -153,7 +155,7 @@ fn own_mode(mode: RankBy) -> &'static str {
 fn indexed(loaded: &Loaded, ui: &Ui, embedder: Arc<dyn Embed>, size: usize) -> Result<Index> {
     let dir = loaded.state_dir().join("tune").join(size.to_string());
     let config = IndexConfig { chunk_tokens: size, ..IndexConfig::default() };
-    let mut index = Index::open(&dir, embedder, config)?;
+    let mut index = ingest::open(&dir, embedder, config, ParserLimits::default())?;
     let step = ui.step(&format!("{size} tokens"), 1);
     let folder = loaded.path(&loaded.config.data.documents);
     let report = index.ingest(&folder, &mut |p| {

@@ -30,6 +30,7 @@ use serde_json::Value;
 use crate::base::{self, Base, Patience};
 use crate::config::{CandidateName, Config, Loaded};
 use crate::interrupt::Interrupted;
+use crate::parser::ParserLimits;
 use crate::plan::{self, Room, Seconds, Taken};
 use crate::project::{self, Data};
 use crate::ui::Ui;
@@ -360,7 +361,8 @@ pub(crate) fn ingest(
         return Ok(None);
     }
     let dir = loaded.state_dir().join("index");
-    let mut index = Index::open(&dir, embedder, index_config(&loaded.config))?;
+    let limits = ParserLimits::default();
+    let mut index = crate::ingest::open(&dir, embedder, index_config(&loaded.config), limits)?;
     let step = ui.step("ingest", 1);
     let ingested = index.ingest(&folder, &mut |p| {
         step.length(p.total as u64);

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
 use assay_index::{Filter, Hit, Index, IndexError, Query, SearchMode};
+use assay_types::Pages;
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
@@ -120,8 +121,9 @@ pub(crate) fn search(loaded: &Loaded, args: &SearchArgs) -> Result<ExitCode> {
             rank.map(|r| format!(", {leg} {r}")).unwrap_or_default()
         };
         let legs = place("words", hit.bm25_rank) + &place("meaning", hit.vector_rank);
+        let pages = hit.pages.clone().map_or_else(String::new, |p| format!(" {}", Pages::from(p)));
         println!(
-            "[{}] {}:{}-{} ({:.3}{legs})",
+            "[{}] {}:{}-{}{pages} ({:.3}{legs})",
             n + 1,
             hit.document,
             hit.span.start,
@@ -141,6 +143,7 @@ fn hit_json(hit: &Hit) -> Value {
         "document": hit.document,
         "start": hit.span.start,
         "end": hit.span.end,
+        "pages": hit.pages.clone().map(Pages::from),
         "heading_path": hit.heading_path,
         "text": hit.text,
         "score": hit.score,

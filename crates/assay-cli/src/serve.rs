@@ -14,7 +14,7 @@ use assay_serve::{
     SearchRequest, SearchResponse, ServeError, Service, ServiceError,
 };
 use assay_store::Store;
-use assay_types::{Output, Role};
+use assay_types::{Output, Pages, Role};
 use serde::Deserialize as _;
 
 use crate::config::Loaded;
@@ -169,6 +169,7 @@ impl Service for Released {
                 document: h.document,
                 start: h.span.start,
                 end: h.span.end,
+                pages: h.pages.map(Pages::from),
                 text: h.text,
                 score: h.score,
             })

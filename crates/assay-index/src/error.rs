@@ -90,10 +90,10 @@ impl IndexError {
         let hint = match self {
             IndexError::Filter(e) => return e.hint().map(Cow::Owned),
             IndexError::NotAFolder { .. } => {
-                "name a folder with Markdown, HTML or plain text files"
+                "name a folder with documents: Markdown, HTML, text, PDF, Office, EPUB, …"
             }
             IndexError::NoDocuments { .. } => {
-                "put *.md, *.markdown, *.html, *.htm or *.txt files there; \
+                "put *.md, *.html, *.txt, *.pdf, *.docx, … files there; \
                  to forget all documents, delete the index folder"
             }
             IndexError::Sidecar { .. } => {

@@ -1,6 +1,6 @@
 //! Opening and searching.
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -10,7 +10,7 @@ use crate::catalog::Catalog;
 use crate::embed::checked;
 use crate::projections::{Content, Found, Projections, Settings, Source};
 use crate::record::{DocumentRow, Reader, Record, StoredChunk};
-use crate::{Corpus, Embed, Filter, IndexConfig, IndexError, Properties, Viewer};
+use crate::{Corpus, Embed, Filter, InProcess, IndexConfig, IndexError, Parse, Properties, Viewer};
 
 /// How often a search begins again because the record changed meanwhile.
 const TRIES: usize = 8;
@@ -63,6 +63,8 @@ pub struct Hit {
     pub text: String,
     /// Headings in force where it starts, outermost first.
     pub heading_path: Vec<String>,
+    /// Pages, slides or sheets that it stands on, from 1; `None` if the format has none.
+    pub pages: Option<RangeInclusive<u32>>,
     /// Title of the document.
     pub title: Option<String>,
     /// Larger is better; comparable within one search only.
@@ -112,11 +114,19 @@ pub struct DocumentInfo {
     pub properties: Properties,
 }
 
+/// Where a quote stands beside its bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// First and last page, slide or sheet, from 1; `None` if the format has none.
+    pub pages: Option<RangeInclusive<u32>>,
+}
+
 /// Documents, ready to be searched.
 pub struct Index {
     pub(crate) corpus: Corpus,
     pub(crate) embedder: Arc<dyn Embed>,
     pub(crate) config: IndexConfig,
+    pub(crate) parser: Arc<dyn Parse>,
     state: State,
     /// Who may see which of the chunks in `state`; brought up to date by each search.
     catalog: Mutex<Arc<Catalog>>,
@@ -154,7 +164,14 @@ impl Index {
     ) -> Result<Index, IndexError> {
         let corpus = Corpus::open(dir)?;
         let (state, catalog) = load(&corpus, embedder.as_ref(), config, None)?;
-        Ok(Index { corpus, embedder, config, state, catalog: Mutex::new(Arc::new(catalog)) })
+        let catalog = Mutex::new(Arc::new(catalog));
+        let parser = Arc::new(InProcess::default());
+        Ok(Index { corpus, embedder, config, parser, state, catalog })
+    }
+
+    /// The index, with files parsed by another parser than [`InProcess`].
+    pub fn with_parser(self, parser: Arc<dyn Parse>) -> Index {
+        Index { parser, ..self }
     }
 
     /// Brings the projections to the state of the record.
@@ -223,19 +240,25 @@ impl Index {
         })
     }
 
-    /// Whether `quote` is what stands at those bytes of a document that the viewer sees now.
+    /// Where `quote` stands, if it is what those bytes of a document that the viewer sees are now.
     ///
     /// # Errors
     /// When SQLite fails.
-    pub fn holds(
+    pub fn find_quote(
         &self,
         document: &str,
         span: Range<usize>,
         quote: &str,
         viewer: Viewer<'_>,
-    ) -> Result<bool, IndexError> {
-        let text = self.document_text(document, viewer)?;
-        Ok(text.is_some_and(|text| text.get(span) == Some(quote)))
+    ) -> Result<Option<Place>, IndexError> {
+        self.record().read(|r| {
+            let seen = r.properties_at(document)?.is_some_and(|p| viewer.sees(&p));
+            let text = if seen { r.text(document)? } else { None };
+            if text.is_none_or(|text| text.get(span.clone()) != Some(quote)) {
+                return Ok(None);
+            }
+            Ok(Some(Place { pages: assay_text::pages_of(&r.pages(document)?, &span) }))
+        })
     }
 
     /// All chunks of a document, in order, without scores and ranks; none if the viewer sees no such document.
@@ -366,8 +389,16 @@ impl Index {
 
 impl Hit {
     fn unranked(stored: StoredChunk) -> Self {
-        let StoredChunk { path, content_hash, title, span, heading_path, text, properties: _ } =
-            stored;
+        let StoredChunk {
+            path,
+            content_hash,
+            title,
+            span,
+            heading_path,
+            pages,
+            text,
+            properties: _,
+        } = stored;
         let mut hasher = blake3::Hasher::new();
         for part in [&path, &content_hash, &format!("{}-{}", span.start, span.end)] {
             hasher.update(part.as_bytes()).update(&[0]);
@@ -378,6 +409,7 @@ impl Hit {
             span,
             text,
             heading_path,
+            pages,
             title,
             score: 0.0,
             bm25_rank: None,

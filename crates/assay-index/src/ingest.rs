@@ -7,17 +7,18 @@
 //! can be searched.
 
 use std::collections::{HashMap, HashSet};
-use std::fmt;
 use std::io::Read as _;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 
-use assay_text::{Format, Parsed};
+use assay_text::{Detected, Format, Parsed};
 use fs_err as fs;
 
+use crate::document;
 use crate::embed::checked;
 use crate::folder::{Front, Rules, SIDECAR};
 use crate::index::{chunk_tokens, context, settings};
+use crate::ledger::{self, IngestOutcome, LedgerEntry};
 use crate::record::{DocumentRow, EmbeddingKey, NewChunk, NewDocument};
 use crate::{Embed, Index, IndexError, Properties};
 
@@ -26,6 +27,8 @@ const BATCH: usize = 64;
 /// Texts that are collected before batches are made of them, and bytes of documents that wait for that.
 const WAITING_TEXTS: usize = 4 * BATCH;
 const WAITING_BYTES: usize = 32 << 20;
+/// Bytes that tell a format, where there is no extension.
+const START: u64 = 1024;
 
 /// How far an ingest is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,57 +68,9 @@ pub struct IngestReport {
     pub interrupted: bool,
 }
 
-/// What became of one file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LedgerEntry {
-    /// Path relative to the folder, with `/`; what is not UTF-8 in it is replaced.
-    pub path: String,
-    /// What became of it.
-    pub outcome: IngestOutcome,
-}
-
-/// What became of a file.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum IngestOutcome {
-    /// It can be found.
-    Parsed {
-        /// How many chunks it has.
-        chunks: usize,
-        /// Characters of its text that are not white space.
-        chars: usize,
-        /// Those of them that are in chunks: all.
-        chars_in_chunks: usize,
-    },
-    /// It holds no text.
-    Empty,
-    /// It is not of a format that is read.
-    Skipped {
-        /// Why.
-        reason: String,
-    },
-    /// It should have been read and could not be.
-    Failed {
-        /// Why.
-        reason: String,
-    },
-}
-
-impl fmt::Display for IngestOutcome {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            IngestOutcome::Parsed { chunks, chars, .. } => {
-                write!(f, "parsed ({chunks} chunks, {chars} characters)")
-            }
-            IngestOutcome::Empty => f.write_str("empty"),
-            IngestOutcome::Skipped { reason } => write!(f, "skipped ({reason})"),
-            IngestOutcome::Failed { reason } => write!(f, "failed ({reason})"),
-        }
-    }
-}
-
 impl Index {
-    /// Brings the index to the state of `folder`: `*.md`, `*.markdown`, `*.html`, `*.htm` and `*.txt` in it
-    /// and below, through symbolic links, without hidden files. The result is that of a new index,
+    /// Brings the index to the state of `folder`: all files of a known format in it and below, through
+    /// symbolic links, without hidden files. The result is that of a new index,
     /// whatever was there before and however often it was interrupted.
     ///
     /// What is known of documents beside their text comes from the front matter of Markdown and from
@@ -136,7 +91,7 @@ impl Index {
             return Err(IndexError::NotAFolder { path: folder.to_owned() });
         }
         let files = walk(folder);
-        if !files.iter().any(|f| matches!(f.source, Source::Readable(..))) {
+        if !files.iter().any(File::is_candidate) {
             let skipped = files.len();
             return Err(IndexError::NoDocuments { path: folder.to_owned(), skipped });
         }
@@ -157,8 +112,16 @@ struct File {
     source: Source,
 }
 
+impl File {
+    /// Whether it is tried as a document.
+    fn is_candidate(&self) -> bool {
+        self.path != SIDECAR && matches!(self.source, Source::Candidate(..))
+    }
+}
+
 enum Source {
-    Readable(PathBuf, Format),
+    /// By its extension or its first bytes it can be read.
+    Candidate(PathBuf),
     Not(IngestOutcome),
 }
 
@@ -192,13 +155,6 @@ fn walk(folder: &Path) -> Vec<File> {
 }
 
 fn classify(entry: &walkdir::DirEntry) -> Source {
-    let Some(format) = Format::of_path(entry.path()) else {
-        let reason = match entry.path().extension() {
-            Some(e) => format!("*.{} is not read", e.to_string_lossy()),
-            None => "no extension".to_owned(),
-        };
-        return Source::Not(IngestOutcome::Skipped { reason });
-    };
     if !entry.file_type().is_file() {
         let reason = "not a regular file".to_owned();
         return Source::Not(IngestOutcome::Skipped { reason });
@@ -207,7 +163,21 @@ fn classify(entry: &walkdir::DirEntry) -> Source {
         let reason = "the path is not UTF-8".to_owned();
         return Source::Not(IngestOutcome::Failed { reason });
     }
-    Source::Readable(entry.path().to_owned(), format)
+    if Format::of_path(entry.path()).is_none() {
+        // Large files of no known format are not read whole to find that out.
+        let mut start = Vec::new();
+        let read =
+            fs::File::open(entry.path()).and_then(|file| file.take(START).read_to_end(&mut start));
+        if let Err(e) = read {
+            return Source::Not(IngestOutcome::Failed { reason: e.to_string() });
+        }
+        if let Detected::Unread { reason } = assay_text::detect(entry.path(), &start)
+            && !assay_text::is_container(&start)
+        {
+            return Source::Not(IngestOutcome::Skipped { reason });
+        }
+    }
+    Source::Candidate(entry.path().to_owned())
 }
 
 /// One ingest.
@@ -229,6 +199,10 @@ struct Run<'a> {
     /// Texts without a vector, of those documents, each once.
     missing: Vec<(EmbeddingKey, String)>,
     missing_keys: HashSet<EmbeddingKey>,
+    /// What the ledger says about files that were dealt with since the last commit.
+    entries: Vec<LedgerEntry>,
+    /// The first file with this content.
+    contents: HashMap<String, String>,
 }
 
 impl<'a> Run<'a> {
@@ -263,6 +237,8 @@ impl<'a> Run<'a> {
             described: Vec::new(),
             missing: Vec::new(),
             missing_keys: HashSet::new(),
+            entries: Vec::new(),
+            contents: HashMap::new(),
         })
     }
 
@@ -272,20 +248,21 @@ impl<'a> Run<'a> {
             self.known.keys().filter(|path| !present.contains(path.as_str())).cloned().collect();
         let gone = gone.iter().filter_map(|path| self.known.remove(path)).collect();
         self.forget(gone)?;
-        let readable = files.iter().filter(|f| matches!(f.source, Source::Readable(..)));
-        let unused = self.rules.without_documents(readable.map(|f| f.path.as_str())).join(", ");
+        self.index.corpus.record.keep_ledger_of(&present)?;
+        let candidates = files.iter().filter(|f| f.is_candidate());
+        let unused = self.rules.without_documents(candidates.map(|f| f.path.as_str())).join(", ");
 
         for file in files {
-            let path = file.path.clone();
-            let outcome = match path.as_str() {
-                SIDECAR => sidecar(&unused),
+            let entry = match file.path.as_str() {
+                SIDECAR => LedgerEntry::of(file.path, sidecar(&unused)),
                 _ => self.file(file)?,
             };
-            if !matches!(outcome, IngestOutcome::Parsed { .. }) {
-                let gone = self.known.remove(&path).into_iter().collect();
+            if !matches!(entry.outcome, IngestOutcome::Parsed { .. }) {
+                let gone = self.known.remove(&entry.path).into_iter().collect();
                 self.forget(gone)?;
             }
-            self.report.ledger.push(LedgerEntry { path, outcome });
+            self.entries.push(entry.clone());
+            self.report.ledger.push(entry);
             let full = self.missing.len() >= WAITING_TEXTS
                 || self.waiting_bytes >= WAITING_BYTES
                 || self.described.len() >= WAITING_TEXTS;
@@ -327,82 +304,92 @@ impl<'a> Run<'a> {
     }
 
     /// Reads a file and puts it among the waiting documents if it is new.
-    fn file(&mut self, file: File) -> Result<IngestOutcome, IndexError> {
-        let (source, format) = match file.source {
-            Source::Not(outcome) => return Ok(outcome),
-            Source::Readable(source, format) => (source, format),
+    fn file(&mut self, file: File) -> Result<LedgerEntry, IndexError> {
+        let path = file.path;
+        let source = match file.source {
+            Source::Not(outcome) => return Ok(LedgerEntry::of(path, outcome)),
+            Source::Candidate(source) => source,
         };
-        let bytes = match read(&source, self.index.config.max_file_bytes) {
+        let bytes = match document::load(&source, self.index.config.max_file_bytes) {
             Ok(bytes) => bytes,
-            Err(reason) => return Ok(IngestOutcome::Failed { reason }),
+            Err(reason) => return Ok(LedgerEntry::of(path, IngestOutcome::Failed { reason })),
         };
         // Of the bytes that were read, so that a file that changes meanwhile is met again next time.
         let content_hash = blake3::hash(&bytes).to_hex().to_string();
-        if self.index.corpus.record.read(|r| r.is_deleted(&file.path, &content_hash))? {
+        if self.index.corpus.record.read(|r| r.is_deleted(&path, &content_hash))? {
             let reason = "deleted by hand; restore it to have it again".to_owned();
-            return Ok(IngestOutcome::Skipped { reason });
+            return Ok(LedgerEntry::of(path, IngestOutcome::Skipped { reason }));
         }
+        let first = self.contents.entry(content_hash.clone()).or_insert_with(|| path.clone());
+        let same_as = Some(first.clone()).filter(|first| *first != path && !bytes.is_empty());
         let same =
             |row: &DocumentRow| row.content_hash == content_hash && row.settings == self.settings;
-        if self.known.get(&file.path).is_some_and(same) {
-            return self.unchanged(&file.path, format);
+        if self.known.get(&path).is_some_and(same)
+            && let Some(entry) = self.index.corpus.record.read(|r| r.ledger_entry(&path))?
+        {
+            return self.unchanged(LedgerEntry { same_as, ..entry });
         }
-        let parsed = match assay_text::parse(&bytes, format) {
-            Ok(parsed) if parsed.is_blank() => return Ok(IngestOutcome::Empty),
-            Ok(parsed) => parsed,
-            Err(e) => {
-                return Ok(IngestOutcome::Failed { reason: format!("{e}; {}", e.hint()) });
+
+        let document::Read { mut entry, text } =
+            document::parse(path, &source, &bytes, self.index.parser.as_ref());
+        entry.same_as = same_as;
+        if let Some(parsed) = text {
+            match self.properties(&entry, &parsed.text) {
+                Ok(properties) => {
+                    self.add(&mut entry, content_hash, bytes.len() as u64, parsed, properties)?;
+                }
+                Err(reason) => entry.outcome = IngestOutcome::Failed { reason },
             }
-        };
-        match self.properties(&file.path, format, &parsed.text) {
-            Ok(properties) => {
-                self.add(file.path, content_hash, bytes.len() as u64, parsed, properties)
-            }
-            Err(reason) => Ok(IngestOutcome::Failed { reason }),
         }
+        Ok(entry)
     }
 
     /// What the folder says of a document.
-    fn properties(&self, path: &str, format: Format, text: &str) -> Result<Properties, String> {
-        let front = match format {
-            Format::Markdown => Front::of_markdown(text)?,
-            Format::Html | Format::Text => Front::default(),
-        };
-        Ok(self.rules.properties(path, front))
+    fn properties(&self, entry: &LedgerEntry, text: &str) -> Result<Properties, String> {
+        let front = if is_markdown(entry) { Front::of_markdown(text)? } else { Front::default() };
+        Ok(self.rules.properties(&entry.path, front))
     }
 
-    fn unchanged(&mut self, path: &str, format: Format) -> Result<IngestOutcome, IndexError> {
-        let (text, chunks) = self
-            .index
-            .corpus
-            .record
-            .read(|r| Ok((r.text(path)?.unwrap_or_default(), r.chunks_of(path)?)))?;
-        let properties = match self.properties(path, format, &text) {
-            Ok(properties) => properties,
-            Err(reason) => return Ok(IngestOutcome::Failed { reason }),
+    fn unchanged(&mut self, mut entry: LedgerEntry) -> Result<LedgerEntry, IndexError> {
+        let text = if is_markdown(&entry) {
+            self.index.corpus.record.read(|r| r.text(&entry.path))?.unwrap_or_default()
+        } else {
+            String::new()
         };
-        if let Some(row) = self.known.remove(path) {
+        let properties = match self.properties(&entry, &text) {
+            Ok(properties) => properties,
+            Err(reason) => {
+                entry.outcome = IngestOutcome::Failed { reason };
+                return Ok(entry);
+            }
+        };
+        if let Some(row) = self.known.remove(&entry.path) {
             self.report.unchanged += 1;
             if row.said() != properties {
                 self.report.described += 1;
                 self.described.push((row.id, properties));
             }
         }
-        Ok(parsed_outcome(&text, chunks.iter().map(|c| c.span.clone())))
+        Ok(entry)
     }
 
+    /// Chunks a text, and puts it among the waiting documents if all of it is in chunks.
     fn add(
         &mut self,
-        path: String,
+        entry: &mut LedgerEntry,
         content_hash: String,
         bytes: u64,
         parsed: Parsed,
         properties: Properties,
-    ) -> Result<IngestOutcome, IndexError> {
+    ) -> Result<(), IndexError> {
         let embedder = self.index.embedder.as_ref();
         let count = |text: &str| embedder.count_tokens(text);
         let pieces = assay_text::chunk(&parsed, chunk_tokens(embedder, self.index.config), &count);
-        let outcome = parsed_outcome(&parsed.text, pieces.iter().map(|c| c.span.clone()));
+        let spans: Vec<_> = pieces.iter().map(|c| c.span.clone()).collect();
+        entry.outcome = ledger::outcome(&parsed, &spans);
+        if !matches!(entry.outcome, IngestOutcome::Parsed { .. }) {
+            return Ok(());
+        }
         let mut chunks = Vec::with_capacity(pieces.len());
         for piece in pieces {
             let text = &parsed.text[piece.span.clone()];
@@ -414,24 +401,24 @@ impl<'a> Run<'a> {
                 self.missing_keys.insert(key);
                 self.missing.push((key, text));
             }
-            let heading_path = piece.heading_path;
-            chunks.push(NewChunk { span: piece.span, heading_path, embedding: key });
+            let assay_text::Chunk { span, heading_path, pages } = piece;
+            chunks.push(NewChunk { span, heading_path, pages, embedding: key });
         }
-        if self.known.remove(&path).is_some() {
+        if self.known.remove(&entry.path).is_some() {
             self.waiting_changed += 1;
         }
         self.waiting_bytes += parsed.text.len();
-        let (title, text) = (parsed.title, parsed.text);
         self.waiting.push(NewDocument {
-            path,
+            path: entry.path.clone(),
             content_hash,
             bytes,
-            title,
-            text,
+            title: parsed.title,
+            text: parsed.text,
+            pages: parsed.pages,
             properties,
             chunks,
         });
-        Ok(outcome)
+        Ok(())
     }
 
     /// Embeds what is missing and stores the documents that wait.
@@ -451,7 +438,8 @@ impl<'a> Run<'a> {
                 return Ok(ControlFlow::Break(()));
             }
         }
-        index.corpus.record.put_documents(&self.settings, &self.waiting)?;
+        let entries = std::mem::take(&mut self.entries);
+        index.corpus.record.put_documents(&self.settings, &self.waiting, &entries)?;
         self.report.added += self.waiting.len() - self.waiting_changed;
         self.report.changed += self.waiting_changed;
         self.missing_keys.clear();
@@ -471,28 +459,8 @@ fn sidecar(unused: &str) -> IngestOutcome {
     IngestOutcome::Skipped { reason }
 }
 
-/// The bytes of a file, unless there are more than `limit`.
-fn read(path: &Path, limit: u64) -> Result<Vec<u8>, String> {
-    let mut bytes = Vec::new();
-    let plain = |e: std::io::Error| e.to_string();
-    let file = fs::File::open(path).map_err(plain)?;
-    file.take(limit + 1).read_to_end(&mut bytes).map_err(plain)?;
-    if bytes.len() as u64 > limit {
-        return Err(format!("larger than the limit of {limit} bytes"));
-    }
-    Ok(bytes)
-}
-
-fn parsed_outcome(
-    text: &str,
-    spans: impl ExactSizeIterator<Item = std::ops::Range<usize>>,
-) -> IngestOutcome {
-    let visible = |text: &str| text.chars().filter(|c| !c.is_whitespace()).count();
-    IngestOutcome::Parsed {
-        chunks: spans.len(),
-        chars: visible(text),
-        chars_in_chunks: spans.map(|span| text.get(span).map_or(0, visible)).sum(),
-    }
+fn is_markdown(entry: &LedgerEntry) -> bool {
+    entry.format.as_deref() == Some(Format::Markdown.name())
 }
 
 /// What is embedded of a chunk: as much of its context as the embedder reads, innermost first, then the

@@ -6,12 +6,12 @@
 //! in the truth before it is returned: a document that was deleted, changed or withdrawn is never a hit,
 //! whichever process did it.
 //!
-//! [`Index::ingest`] brings the index to the state of a folder, and accounts for every file in it. What has
+//! [`Index::ingest`] brings the index to the state of a folder, and accounts for every file and page in it. What has
 //! not changed is not embedded again; what was interrupted goes on where it stopped. [`Index::search`] is
 //! exact and deterministic: no approximation, ties by path and position.
 //!
-//! It refuses files that are not UTF-8, an index of another format version, and searches while parts of
-//! the index come from another embedder or chunk size.
+//! It refuses an index of another format version, and searches while parts of the index come from another
+//! embedder or chunk size.
 //!
 //! ```no_run
 //! use std::{ops::ControlFlow, path::Path, sync::Arc};
@@ -33,6 +33,7 @@ mod analysis;
 mod bits;
 mod catalog;
 mod corpus;
+mod document;
 mod embed;
 mod error;
 mod filter;
@@ -40,7 +41,9 @@ mod folder;
 mod fusion;
 mod index;
 mod ingest;
+mod ledger;
 mod lexical;
+mod parser;
 mod projections;
 mod properties;
 mod record;
@@ -48,11 +51,14 @@ mod segment;
 mod vectors;
 
 pub use corpus::{Corpus, CorpusSnapshot, SnapshotDocument, Verification};
+pub use document::examine;
 pub use embed::{Embed, EmbedError};
 pub use error::IndexError;
 pub use filter::{Comparison, Filter, FilterError, Membership};
-pub use index::{DocumentInfo, Hit, Index, Query, SearchMode, SearchResult, TruncatedQuery};
-pub use ingest::{IngestOutcome, IngestProgress, IngestReport, LedgerEntry};
+pub use index::{DocumentInfo, Hit, Index, Place, Query, SearchMode, SearchResult, TruncatedQuery};
+pub use ingest::{IngestProgress, IngestReport};
+pub use ledger::{IngestOutcome, LedgerEntry, PageOutcome, read_ledger};
+pub use parser::{InProcess, Parse};
 pub use properties::{Date, Metadata, Properties, Value, ValueKind, Viewer};
 
 /// Parameters of BM25.

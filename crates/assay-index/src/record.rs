@@ -6,7 +6,7 @@
 //! Every committed change of what can be found has a number in `changes`, ascending for ever: who remembers the
 //! last one that it has seen learns from one look whether it is behind, and from the rows after it of what.
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -14,10 +14,11 @@ use std::time::Duration;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, TransactionBehavior, params};
 
 use crate::IndexError;
+use crate::ledger::{self, LedgerEntry};
 use crate::properties::Properties;
 
 /// Changes with the tables and with the meaning of what they hold.
-const FORMAT: i64 = 2;
+const FORMAT: i64 = 3;
 /// "asix", so that another program's database is not taken for ours.
 const APPLICATION: i64 = 0x6173_6978;
 const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
@@ -34,11 +35,14 @@ const SCHEMA: &str = "
         settings TEXT NOT NULL,
         bytes INTEGER NOT NULL,
         title TEXT,
-        text TEXT NOT NULL,
         metadata TEXT NOT NULL,
         -- A JSON list of principals; NULL is everyone.
         allow TEXT,
-        tenant TEXT
+        tenant TEXT,
+        -- A JSON list of spans of the text; NULL where the format has no pages.
+        pages TEXT,
+        -- Last, so that the other columns are read without it.
+        text TEXT NOT NULL
     ) STRICT;
     CREATE TABLE embeddings (key BLOB PRIMARY KEY, vector BLOB NOT NULL) STRICT;
     CREATE TABLE chunks (
@@ -47,6 +51,8 @@ const SCHEMA: &str = "
         start INTEGER NOT NULL,
         end INTEGER NOT NULL,
         heading_path TEXT NOT NULL,
+        first_page INTEGER,
+        last_page INTEGER,
         hash BLOB NOT NULL,
         embedding BLOB NOT NULL REFERENCES embeddings
     ) STRICT;
@@ -76,6 +82,7 @@ pub(crate) struct NewDocument {
     pub(crate) bytes: u64,
     pub(crate) title: Option<String>,
     pub(crate) text: String,
+    pub(crate) pages: Vec<Range<usize>>,
     pub(crate) properties: Properties,
     pub(crate) chunks: Vec<NewChunk>,
 }
@@ -83,6 +90,7 @@ pub(crate) struct NewDocument {
 pub(crate) struct NewChunk {
     pub(crate) span: Range<usize>,
     pub(crate) heading_path: Vec<String>,
+    pub(crate) pages: Option<RangeInclusive<u32>>,
     pub(crate) embedding: EmbeddingKey,
 }
 
@@ -116,6 +124,7 @@ pub(crate) struct StoredChunk {
     pub(crate) title: Option<String>,
     pub(crate) span: Range<usize>,
     pub(crate) heading_path: Vec<String>,
+    pub(crate) pages: Option<RangeInclusive<u32>>,
     pub(crate) text: String,
     pub(crate) properties: Properties,
 }
@@ -157,7 +166,7 @@ impl Record {
         body(&Reader { record: self, tx })
     }
 
-    fn write<T>(
+    pub(crate) fn write<T>(
         &self,
         body: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
     ) -> Result<T, IndexError> {
@@ -190,17 +199,19 @@ impl Record {
         })
     }
 
-    /// Stores documents in the place of those with the same paths, all or none. What was deleted by hand, even
-    /// since it was read, stays away.
+    /// Stores documents and what the ledger says in the place of those with the same paths, all or none. What was
+    /// deleted by hand, even since it was read, stays away.
     pub(crate) fn put_documents(
         &self,
         settings: &str,
         documents: &[NewDocument],
+        entries: &[LedgerEntry],
     ) -> Result<(), IndexError> {
-        if documents.is_empty() {
+        if documents.is_empty() && entries.is_empty() {
             return Ok(());
         }
         self.write(|tx| {
+            ledger::put(tx, entries)?;
             for d in documents {
                 remove(tx, "path = ?", &d.path)?;
                 if is_deleted(tx, &d.path, &d.content_hash)? {
@@ -208,8 +219,8 @@ impl Record {
                 }
                 tx.prepare_cached(
                     "INSERT INTO documents
-                     (path, content_hash, settings, bytes, title, text, metadata, allow, tenant)
-                     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                     (path, content_hash, settings, bytes, title, metadata, allow, tenant, pages, text)
+                     VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 )?
                 .execute(params![
                     d.path,
@@ -217,20 +228,33 @@ impl Record {
                     settings,
                     d.bytes,
                     d.title,
-                    d.text,
                     json(&d.properties.metadata),
                     d.properties.allow.as_ref().map(json),
-                    d.properties.tenant
+                    d.properties.tenant,
+                    (!d.pages.is_empty()).then(|| json(&d.pages)),
+                    d.text,
                 ])?;
                 let id = tx.last_insert_rowid();
                 let mut insert = tx.prepare_cached(
-                    "INSERT INTO chunks (document, start, end, heading_path, hash, embedding)
-                     VALUES (?, ?, ?, ?, ?, ?)",
+                    "INSERT INTO chunks
+                     (document, start, end, heading_path, first_page, last_page, hash, embedding)
+                     VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 )?;
                 for c in &d.chunks {
-                    let (path, span) = (json(&c.heading_path), c.span.clone());
-                    let hash = chunk_hash(&d.text[span.clone()]);
-                    insert.execute(params![id, span.start, span.end, path, hash, c.embedding])?;
+                    let (path, Range { start, end }) = (json(&c.heading_path), c.span.clone());
+                    let hash = chunk_hash(&d.text[start..end]);
+                    let first = c.pages.as_ref().map(|pages| *pages.start());
+                    let last = c.pages.as_ref().map(|pages| *pages.end());
+                    insert.execute(params![
+                        id,
+                        start,
+                        end,
+                        path,
+                        first,
+                        last,
+                        hash,
+                        c.embedding
+                    ])?;
                 }
                 note(tx, id)?;
             }
@@ -402,6 +426,7 @@ fn prepare(db: &mut Connection) -> rusqlite::Result<i64> {
         // Another process may have been faster.
         if tables(&tx)? == 0 {
             tx.execute_batch(SCHEMA)?;
+            tx.execute_batch(ledger::SCHEMA)?;
             tx.pragma_update(None, "application_id", APPLICATION)?;
             tx.pragma_update(None, "user_version", FORMAT)?;
         }
@@ -414,12 +439,15 @@ fn prepare(db: &mut Connection) -> rusqlite::Result<i64> {
 
 /// One state of the database.
 pub(crate) struct Reader<'a> {
-    record: &'a Record,
-    tx: Transaction<'a>,
+    pub(crate) record: &'a Record,
+    pub(crate) tx: Transaction<'a>,
 }
 
 impl Reader<'_> {
-    fn run<T>(&self, body: impl FnOnce() -> rusqlite::Result<T>) -> Result<T, IndexError> {
+    pub(crate) fn run<T>(
+        &self,
+        body: impl FnOnce() -> rusqlite::Result<T>,
+    ) -> Result<T, IndexError> {
         body().map_err(|source| self.record.failed(source))
     }
 
@@ -576,6 +604,20 @@ impl Reader<'_> {
         })
     }
 
+    /// The pages of a document, as spans of its text; none if it has none or is gone.
+    pub(crate) fn pages(&self, path: &str) -> Result<Vec<Range<usize>>, IndexError> {
+        let pages: Option<String> = self.run(|| {
+            let pages = self
+                .tx
+                .prepare_cached("SELECT pages FROM documents WHERE path = ?")?
+                .query_row([path], |r| r.get(0))
+                .optional()?;
+            Ok(pages.flatten())
+        })?;
+        let damaged = |e| self.record.damaged(format!("the pages of {path}: {e}"));
+        pages.map_or(Ok(Vec::new()), |pages| serde_json::from_str(&pages).map_err(damaged))
+    }
+
     /// All chunks of a document, in order; none if it is gone.
     pub(crate) fn chunks_of(&self, path: &str) -> Result<Vec<StoredChunk>, IndexError> {
         let Some(text) = self.text(path)? else { return Ok(Vec::new()) };
@@ -585,7 +627,11 @@ impl Reader<'_> {
                 .query_map([path], ChunkRow::read)?
                 .collect()
         })?;
-        rows.into_iter().map(|row| self.stored(row, &text)).collect()
+        let stored = |row: ChunkRow| {
+            let text = text.get(row.span.clone()).map(str::to_owned);
+            self.stored(row, text)
+        };
+        rows.into_iter().map(stored).collect()
     }
 
     /// A chunk, unless it is gone.
@@ -597,18 +643,37 @@ impl Reader<'_> {
                 .optional()
         })?;
         let Some(row) = row else { return Ok(None) };
-        let text = self.text(&row.path)?.unwrap_or_default();
-        self.stored(row, &text).map(Some)
+        // Of a document that may be long, only these bytes.
+        let bytes = self.run(|| {
+            let text = self.tx.blob_open("main", "documents", "text", row.document, true)?;
+            if row.span.end > text.len() {
+                return Ok(None);
+            }
+            let mut bytes = vec![0; row.span.len()];
+            let read = text.read_at(&mut bytes, row.span.start)?;
+            Ok((read == bytes.len()).then_some(bytes))
+        })?;
+        let text = bytes.and_then(|bytes| String::from_utf8(bytes).ok());
+        self.stored(row, text).map(Some)
     }
 
     /// A chunk as it was indexed, or an error: no other bytes are ever returned.
-    fn stored(&self, row: ChunkRow, text: &str) -> Result<StoredChunk, IndexError> {
-        let ChunkRow { path, content_hash, title, span, heading_path, hash, raw } = row;
-        let as_indexed = |text: &&str| chunk_hash(text) == hash;
-        match (text.get(span.clone()).filter(as_indexed), serde_json::from_str(&heading_path)) {
+    fn stored(&self, row: ChunkRow, text: Option<String>) -> Result<StoredChunk, IndexError> {
+        let ChunkRow { path, content_hash, title, span, heading_path, hash, pages, raw, .. } = row;
+        let text = text.filter(|text| chunk_hash(text) == hash);
+        match (text, serde_json::from_str(&heading_path)) {
             (Some(text), Ok(heading_path)) => {
-                let (text, properties) = (text.to_owned(), self.properties(&path, &raw)?);
-                Ok(StoredChunk { path, content_hash, title, span, heading_path, text, properties })
+                let properties = self.properties(&path, &raw)?;
+                Ok(StoredChunk {
+                    path,
+                    content_hash,
+                    title,
+                    span,
+                    heading_path,
+                    pages,
+                    text,
+                    properties,
+                })
             }
             _ => Err(self.record.damaged(format!("bytes {span:?} of {path} are no chunk"))),
         }
@@ -693,7 +758,8 @@ impl RawProperties {
 }
 
 const CHUNK: &str = "SELECT d.metadata, CASE WHEN a.path IS NULL THEN d.allow ELSE a.allow END, d.tenant,
-    a.path IS NOT NULL, d.allow, d.path, d.content_hash, d.title, c.start, c.end, c.heading_path, c.hash
+    a.path IS NOT NULL, d.allow, d.path, d.content_hash, d.title, c.start, c.end, c.heading_path, c.hash,
+    c.first_page, c.last_page, d.id
     FROM chunks c JOIN documents d ON d.id = c.document LEFT JOIN access a ON a.path = d.path";
 
 /// A row of [`CHUNK`].
@@ -705,6 +771,8 @@ struct ChunkRow {
     span: Range<usize>,
     heading_path: String,
     hash: [u8; 32],
+    pages: Option<RangeInclusive<u32>>,
+    document: i64,
 }
 
 impl ChunkRow {
@@ -717,6 +785,8 @@ impl ChunkRow {
             span: row.get(8)?..row.get(9)?,
             heading_path: row.get(10)?,
             hash: row.get(11)?,
+            pages: Option::zip(row.get(12)?, row.get(13)?).map(|(first, last)| first..=last),
+            document: row.get(14)?,
         })
     }
 }

@@ -2,7 +2,7 @@
 
 use std::ops::ControlFlow;
 
-use assay_types::{Message, Output};
+use assay_types::{Message, Output, Pages};
 use serde_json::Value;
 use thiserror::Error;
 
@@ -171,6 +171,8 @@ pub struct SearchHit {
     pub start: usize,
     /// One past the last byte.
     pub end: usize,
+    /// Where that is in the file, if its format has pages.
+    pub pages: Option<Pages>,
     /// The passage.
     pub text: String,
     /// Larger is better; comparable within one query only.

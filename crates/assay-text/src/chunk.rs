@@ -5,13 +5,15 @@
 //! A block that does not fit is cut at lines (lists, tables, code) or sentences, then words, then
 //! characters.
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
-use crate::{Block, BlockKind, Parsed};
+use crate::{Block, BlockKind, Parsed, pages_of};
 
 /// Bounds a chunk in bytes too. English has four to five bytes in a token; but an unknown word, however
 /// long, may count as one token, and would exceed every other tokenizer's budget.
 const MAX_BYTES_PER_TOKEN: usize = 32;
+/// Bytes that are given to the tokenizer at once where an estimate is enough.
+const COUNTED_BYTES: usize = 64 << 10;
 
 /// A span of the stored text, to be embedded, searched and put into prompts.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +22,8 @@ pub struct Chunk {
     pub span: Range<usize>,
     /// The headings in force where it starts, outermost first, its own heading included.
     pub heading_path: Vec<String>,
+    /// The pages that it stands on, from 1; `None` if the format has none.
+    pub pages: Option<RangeInclusive<u32>>,
 }
 
 /// Cuts `parsed` into chunks of at most `max_tokens` (at least 1), as `count_tokens` counts, and of at
@@ -37,6 +41,9 @@ pub fn chunk(
     let mut chunks = Vec::new();
     for group in cutter.groups() {
         cutter.cut(group, &mut chunks);
+    }
+    for chunk in &mut chunks {
+        chunk.pages = pages_of(&parsed.pages, &chunk.span);
     }
     chunks
 }
@@ -97,6 +104,17 @@ impl Cutter<'_> {
             && (self.count_tokens)(text) <= limit
     }
 
+    /// Tokens of a text, which may be too long for a tokenizer to be given whole.
+    fn estimate(&self, mut text: &str) -> usize {
+        let mut tokens = 0;
+        while !text.is_empty() {
+            let (part, rest) = text.split_at(text.floor_char_boundary(COUNTED_BYTES));
+            tokens += (self.count_tokens)(part.trim());
+            text = rest;
+        }
+        tokens
+    }
+
     /// Ranges of units that may share chunks: a section, or a small one with its neighbours.
     fn groups(&self) -> Vec<Range<usize>> {
         let mut starts: Vec<usize> =
@@ -137,7 +155,7 @@ impl Cutter<'_> {
         let end = self.units[group.end - 1].end;
         let mut unit = group.start;
         let mut at = self.units[unit].start;
-        let (bytes, tokens) = (end - at, (self.count_tokens)(self.text[at..end].trim()));
+        let (bytes, tokens) = (end - at, self.estimate(&self.text[at..end]));
         while at < end {
             // An estimate is enough: it moves the cut, and the bound holds in any case.
             let rest = (tokens as f64 * (end - at) as f64 / bytes as f64).ceil() as usize;
@@ -154,6 +172,7 @@ impl Cutter<'_> {
                 chunks.push(Chunk {
                     span: start..at + piece.trim_end().len(),
                     heading_path: self.units[unit].heading_path.clone(),
+                    pages: None,
                 });
             }
             at = to;
@@ -199,7 +218,14 @@ impl Cutter<'_> {
         for cut in order {
             let step = |last: Option<usize>| {
                 let from = last.unwrap_or(from);
-                (from < end).then(|| from + length(&self.text[from..end], cut))
+                let text = &self.text[from..end];
+                // What does not end here does not fit: a long text is not searched for each of its chunks.
+                let blank = text.len() - text.trim_start().len();
+                let most =
+                    blank.saturating_add(self.max_tokens.saturating_mul(MAX_BYTES_PER_TOKEN));
+                let near = &text[..text.floor_char_boundary(most.saturating_add(1))];
+                let found = (!near.is_empty()).then(|| length(near, cut))?;
+                Some(if found < near.len() { from + found } else { end })
             };
             let share = |to: usize| self.fits(&self.text[at..to], limit);
             let most = |to: usize| self.fits(&self.text[at..to], self.max_tokens);

@@ -52,7 +52,12 @@ pub(crate) fn parse(source: &str) -> Parsed {
         BlockKind::Heading { level: 1, text } => Some(text.clone()),
         _ => None,
     });
-    Parsed { title: title(&html).or(heading), text: writer.text, blocks: writer.blocks }
+    Parsed {
+        title: title(&html).or(heading),
+        text: writer.text,
+        blocks: writer.blocks,
+        ..Parsed::default()
+    }
 }
 
 fn title(html: &Html) -> Option<String> {

@@ -1,16 +1,22 @@
-//! Reads Markdown, HTML and plain text, and cuts them into chunks that are byte spans of a stored text.
+//! Reads documents of many formats, and cuts them into chunks that are byte spans of a stored text.
 //!
-//! [`parse`] turns the bytes of a file into the text that is stored, searched and quoted, with its
-//! blocks (headings, paragraphs, lists, tables, code). [`chunk`] packs blocks into spans of bounded size
-//! that follow the headings. Every character of the text that is not white space is in exactly one chunk.
+//! [`detect`] names the [`Format`] of a file by its content first, then by its extension. [`parse`] turns
+//! its bytes into the text that is stored, searched and quoted, with its blocks (headings, paragraphs,
+//! lists, tables, code) and pages. [`chunk`] packs blocks into spans of bounded size that follow the
+//! headings. Every character of the text that is not white space is in exactly one chunk.
 //!
-//! What is not valid UTF-8 is refused with the offset of the first bad byte: a quote must be found again
-//! in the source, so nothing is replaced or guessed.
+//! Nothing is replaced or left out silently: bytes that cannot be decoded are an error with their offset,
+//! a guessed encoding is noted, and a page that could not be read is named.
+//!
+//! Parsers of binary formats run code of others on what may be hostile. [`Limits`] bounds what they expand
+//! and [`parse`] survives their panics; only a process of its own survives the rest
+//! (see [`Format::is_risky`]).
 //!
 //! ```
-//! use assay_text::{Format, chunk, parse};
+//! use assay_text::{Format, Limits, chunk, parse};
 //!
-//! let parsed = parse(b"# Manual\n\nHello.\n\n## Setup\n\nPress the button.\n", Format::Markdown)?;
+//! let source = b"# Manual\n\nHello.\n\n## Setup\n\nPress the button.\n";
+//! let parsed = parse(source, Format::Markdown, &Limits::default())?;
 //! assert_eq!(parsed.title.as_deref(), Some("Manual"));
 //!
 //! let words = |text: &str| text.split_whitespace().count();
@@ -21,53 +27,83 @@
 //! ```
 
 mod chunk;
+mod code;
+mod docx;
+mod encoding;
+mod epub;
+mod error;
+mod format;
 mod html;
+mod json;
 mod markdown;
+mod notebook;
+mod opendocument;
+mod package;
+mod pdf;
 mod plain;
+mod pptx;
+mod separated;
+mod sheets;
+mod write;
+mod xml;
 
-use std::ops::Range;
-use std::path::Path;
+use std::ops::{Range, RangeInclusive};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+
+use serde::{Deserialize, Serialize};
 
 pub use chunk::{Chunk, chunk};
+pub use error::ParseError;
+pub use format::{Detected, Format, detect, is_container};
 
 /// Changes whenever the same bytes could give another text, other blocks or other chunks, so that what
 /// was stored by an earlier version is made anew.
-pub const VERSION: u32 = 2;
+pub const VERSION: u32 = 3;
 
-/// How a file is to be read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Format {
-    /// CommonMark with tables, footnotes and front matter.
-    Markdown,
-    /// HTML as browsers read it, whatever its errors.
-    Html,
-    /// Paragraphs separated by blank lines.
-    Text,
+/// What a parser may use. Time and memory are bounded by whoever runs it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Limits {
+    /// Bytes that the parts of a package (Office, OpenDocument, EPUB) expand to, together.
+    pub expanded_bytes: u64,
+    /// How many times larger than the package that may be, once it is more than 16 MiB.
+    pub expansion: u64,
+    /// Files in a package.
+    pub parts: usize,
+    /// Elements within elements of XML.
+    pub depth: usize,
+    /// Pages, slides or sheets.
+    pub pages: usize,
 }
 
-impl Format {
-    /// By the extension (`md`, `markdown`, `html`, `htm`, `txt`; case does not matter), else `None`.
-    pub fn of_path(path: &Path) -> Option<Format> {
-        let extension = path.extension()?.to_str()?.to_ascii_lowercase();
-        match extension.as_str() {
-            "md" | "markdown" => Some(Format::Markdown),
-            "html" | "htm" => Some(Format::Html),
-            "txt" => Some(Format::Text),
-            _ => None,
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            expanded_bytes: 256 << 20,
+            expansion: 200,
+            parts: 20_000,
+            depth: 512,
+            pages: 20_000,
         }
     }
 }
 
 /// A document as it is stored.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Parsed {
-    /// The source text that spans refer to: the file itself, without a byte order mark, for Markdown and
-    /// plain text; the readable text for HTML.
+    /// The text that spans refer to: the file itself, decoded and without a byte order mark, for Markdown,
+    /// plain text and source code; the readable text written out for everything else.
     pub text: String,
-    /// Front matter `title` or first `#` heading of Markdown, `<title>` or first `<h1>` of HTML.
+    /// What the document calls itself, else its first heading.
     pub title: Option<String>,
     /// In order, not overlapping, none empty.
     pub blocks: Vec<Block>,
+    /// Bytes of [`Parsed::text`] that stand on each page, slide or sheet, in order; a page without text is an
+    /// empty range. No pages for formats that have none.
+    pub pages: Vec<Range<usize>>,
+    /// Pages that are not all in the text.
+    pub failed_pages: Vec<FailedPage>,
+    /// What a user should know about how it was read: one sentence each, without a full stop.
+    pub notes: Vec<String>,
 }
 
 impl Parsed {
@@ -77,8 +113,24 @@ impl Parsed {
     }
 }
 
+/// First and last of the `pages` of a text on which a span of it stands, from 1; `None` if there are none.
+pub fn pages_of(pages: &[Range<usize>], span: &Range<usize>) -> Option<RangeInclusive<u32>> {
+    let first = pages.partition_point(|page| page.end <= span.start);
+    let last = pages.partition_point(|page| page.start < span.end);
+    (first < last).then(|| first as u32 + 1..=last as u32)
+}
+
+/// A page that is not all in the text.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FailedPage {
+    /// From 1.
+    pub page: u32,
+    /// Why.
+    pub reason: String,
+}
+
 /// A piece of the document that is best kept whole.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Block {
     /// What it is.
     pub kind: BlockKind,
@@ -87,7 +139,7 @@ pub struct Block {
 }
 
 /// What a [`Block`] is. Only the outermost structure counts: a table inside a list is part of the list.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum BlockKind {
     /// A heading.
     Heading {
@@ -108,49 +160,48 @@ pub enum BlockKind {
     Other,
 }
 
-/// Why a file has no text.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ParseError {
-    /// The bytes are not UTF-8.
-    #[error("not UTF-8: the first invalid byte is at offset {offset}")]
-    NotUtf8 {
-        /// Bytes before the first invalid one.
-        offset: usize,
-    },
-    /// There is a NUL: UTF-16, or no text at all.
-    #[error("not a text: there is a NUL byte at offset {offset}")]
-    Nul {
-        /// Bytes before it.
-        offset: usize,
-    },
-}
-
-impl ParseError {
-    /// What the user can do.
-    pub fn hint(&self) -> &'static str {
-        match self {
-            ParseError::NotUtf8 { .. } => "convert the file to UTF-8, for example with iconv",
-            ParseError::Nul { .. } => "convert UTF-16 to UTF-8, or remove the file if it is binary",
-        }
-    }
-}
-
-/// Reads a file's bytes. A UTF-8 byte order mark is dropped; line ends stay as they are.
+/// Reads a file's bytes.
 ///
-/// An empty file is no error; see [`Parsed::is_blank`].
+/// An empty file is no error; see [`Parsed::is_blank`]. Line ends of text stay as they are.
 ///
 /// # Errors
-/// When the bytes are not UTF-8 text.
-pub fn parse(bytes: &[u8], format: Format) -> Result<Parsed, ParseError> {
-    let source =
-        std::str::from_utf8(bytes).map_err(|e| ParseError::NotUtf8 { offset: e.valid_up_to() })?;
-    if let Some(offset) = source.find('\0') {
-        return Err(ParseError::Nul { offset });
+/// When the bytes are not what `format` says, are protected or damaged, or exceed a limit.
+pub fn parse(bytes: &[u8], format: Format, limits: &Limits) -> Result<Parsed, ParseError> {
+    let read = || match format {
+        Format::Markdown => text(bytes, markdown::parse),
+        Format::Html => encoding::decode_html(bytes).map(|d| d.parsed(html::parse)),
+        Format::Text => text(bytes, plain::parse),
+        Format::Code => text(bytes, code::parse),
+        Format::Csv => text(bytes, |source| separated::parse(source, None)),
+        Format::Tsv => text(bytes, |source| separated::parse(source, Some(b'\t'))),
+        Format::Json => encoding::decode(bytes).and_then(|d| d.try_parsed(json::parse)),
+        Format::Notebook => encoding::decode(bytes).and_then(|d| d.try_parsed(notebook::parse)),
+        Format::Pdf => pdf::parse(bytes, limits),
+        Format::Docx => docx::parse(bytes, limits),
+        Format::Pptx => pptx::parse(bytes, limits),
+        Format::Xlsx | Format::Xlsb | Format::Xls | Format::Ods => {
+            sheets::parse(bytes, format, limits)
+        }
+        Format::Odt | Format::Odp => opendocument::parse(bytes, format, limits),
+        Format::Epub => epub::parse(bytes, limits),
+    };
+    if !format.is_risky() {
+        return read();
     }
-    let source = source.strip_prefix('\u{feff}').unwrap_or(source);
-    Ok(match format {
-        Format::Markdown => markdown::parse(source),
-        Format::Html => html::parse(source),
-        Format::Text => plain::parse(source),
+    if bytes.is_empty() {
+        return Ok(Parsed::default());
+    }
+    // Nothing outside is changed by a parser, so nothing is left half done by one that panics.
+    catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|panic| {
+        let message = panic
+            .downcast_ref::<String>()
+            .cloned()
+            .or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()))
+            .unwrap_or_default();
+        Err(ParseError::Panicked { format: format.name(), message })
     })
+}
+
+fn text(bytes: &[u8], parse: impl FnOnce(&str) -> Parsed) -> Result<Parsed, ParseError> {
+    encoding::decode(bytes).map(|decoded| decoded.parsed(parse))
 }

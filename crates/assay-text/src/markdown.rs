@@ -45,7 +45,7 @@ pub(crate) fn parse(source: &str) -> Parsed {
         })
     };
     let title = front_matter.or_else(|| heading(Some(1))).or_else(|| heading(None));
-    Parsed { text: source.to_owned(), title, blocks }
+    Parsed { text: source.to_owned(), title, blocks, ..Parsed::default() }
 }
 
 fn kind(tag: &Tag<'_>) -> BlockKind {

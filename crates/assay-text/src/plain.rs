@@ -17,5 +17,5 @@ pub(crate) fn parse(source: &str) -> Parsed {
         after_blank = content == 0;
         at += line.len();
     }
-    Parsed { text: source.to_owned(), title: None, blocks }
+    Parsed { text: source.to_owned(), blocks, ..Parsed::default() }
 }

@@ -17,6 +17,6 @@ mod score;
 
 pub use item::{Item, ItemId, Message, Role, RowRef, Split, Task};
 pub use output::{
-    ChosenToken, Citation, FinishReason, LikelyToken, Output, Retrieved, Timing, Usage,
+    ChosenToken, Citation, FinishReason, LikelyToken, Output, Pages, Retrieved, Timing, Usage,
 };
 pub use score::{Coverage, Score};

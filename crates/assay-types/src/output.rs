@@ -1,3 +1,6 @@
+use std::fmt;
+use std::ops::RangeInclusive;
+
 use serde::{Deserialize, Serialize};
 
 /// Why generation ended.
@@ -26,6 +29,33 @@ pub struct Citation {
     /// Whether the model's marker named another source, and was changed to the one that holds the words.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub repaired: bool,
+    /// Where the quote stands in the file, if its format has pages.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pages: Option<Pages>,
+}
+
+/// Pages, slides or sheets of a file, from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pages {
+    /// The first.
+    pub first: u32,
+    /// The last, which may be the same.
+    pub last: u32,
+}
+
+impl From<RangeInclusive<u32>> for Pages {
+    fn from(pages: RangeInclusive<u32>) -> Self {
+        Pages { first: *pages.start(), last: *pages.end() }
+    }
+}
+
+impl fmt::Display for Pages {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Pages { first, last } if first == last => write!(f, "p. {first}"),
+            Pages { first, last } => write!(f, "pp. {first}–{last}"),
+        }
+    }
 }
 
 /// A chunk that was retrieved for an item, best first.

@@ -1,6 +1,7 @@
 //! The binary as a user runs it: real processes, real weights, what stands on the screen.
 
 mod bad_input;
+mod documents;
 mod end_to_end;
 mod plan;
 mod project;

@@ -47,6 +47,7 @@ fn cite(document: &str) -> Citation {
         quote: "abc".into(),
         source_number: 1,
         repaired: false,
+        pages: None,
     }
 }
 

@@ -1,9 +1,13 @@
 //! What becomes of files, and what is done again.
 
 use std::ops::ControlFlow;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use assay_index::{IndexError, IngestOutcome, Query, SearchMode};
+use assay_index::{
+    IndexError, IngestOutcome, PageOutcome, Parse, Query, SearchMode, Viewer, read_ledger,
+};
+use assay_text::{FailedPage, Format, Parsed};
 use fs_err as fs;
 
 use crate::support::{Project, Words, ingest, ledger, search};
@@ -14,6 +18,7 @@ fn the_ledger_accounts_for_every_file() {
         ("a.md", "# Title\n\nSome words.\n"),
         ("b/c.TXT", "plain"),
         ("b/d.html", "<title>T</title><p>text"),
+        ("again.md", "plain"),
         ("empty.md", " \n"),
         ("only-markup.html", "<script>x()</script>"),
         ("slides.pdf", "%PDF"),
@@ -22,7 +27,8 @@ fn the_ledger_accounts_for_every_file() {
         (".git/readme.md", "secret"),
         ("large.txt", &"x ".repeat(50_001)),
     ]);
-    project.write("latin.txt", b"caf\xe9");
+    project.write("nul.txt", b"ca\0f");
+    project.write("latin.txt", b"caf\xe9 stra\xdfe");
     let mut index = project.open();
     let report = project.ingest(&mut index);
     assert_eq!(
@@ -30,20 +36,39 @@ fn the_ledger_accounts_for_every_file() {
         [
             "Makefile: skipped (no extension)",
             "a.md: parsed (1 chunks, 16 characters)",
+            "again.md: parsed (1 chunks, 5 characters)",
             "b/c.TXT: parsed (1 chunks, 5 characters)",
             "b/d.html: parsed (1 chunks, 4 characters)",
             "empty.md: empty",
             "large.txt: failed (larger than the limit of 100000 bytes)",
-            "latin.txt: failed (not UTF-8: the first invalid byte is at offset 3; \
-             convert the file to UTF-8, for example with iconv)",
+            "latin.txt: parsed (1 chunks, 10 characters)",
+            "nul.txt: failed (not a text: there is a NUL byte at offset 2; \
+             remove the file if it is binary)",
             "only-markup.html: empty",
-            "slides.pdf: skipped (*.pdf is not read)",
+            "slides.pdf: failed (damaged PDF file: no page tree could be read; \
+             open it in the program that wrote it and save it again)",
         ]
     );
-    assert_eq!((report.added, report.chunks, report.embeddings_computed), (3, 3, 3));
+    let entry = |path: &str| report.ledger.iter().find(|e| e.path == path).unwrap();
+    assert_eq!(entry("b/c.TXT").same_as.as_deref(), Some("again.md"));
+    assert_eq!(entry("latin.txt").notes, ["read as windows-1252, by a guess from its letters"]);
+    assert_eq!(entry("slides.pdf").format.as_deref(), Some("PDF"));
+    // It is kept.
+    assert_eq!(read_ledger(&project.state()).unwrap(), report.ledger);
+    assert_eq!(project.ingest(&mut index).ledger, report.ledger);
+    assert_eq!((report.added, report.chunks, report.embeddings_computed), (5, 5, 4));
     let documents: Vec<_> =
         index.documents().iter().map(|d| (&*d.path, d.title.as_deref())).collect();
-    assert_eq!(documents, [("a.md", Some("Title")), ("b/c.TXT", None), ("b/d.html", Some("T"))]);
+    assert_eq!(
+        documents,
+        [
+            ("a.md", Some("Title")),
+            ("again.md", None),
+            ("b/c.TXT", None),
+            ("b/d.html", Some("T")),
+            ("latin.txt", None)
+        ]
+    );
     for entry in &report.ledger {
         if let IngestOutcome::Parsed { chars, chars_in_chunks, .. } = entry.outcome {
             assert_eq!(chars, chars_in_chunks);
@@ -84,7 +109,7 @@ fn what_has_not_changed_is_not_embedded_again() {
 fn a_document_that_is_no_longer_readable_is_forgotten() {
     let project = Project::new(&[("a.md", "apples"), ("b.md", "pears"), ("c.md", "plums")]);
     let mut index = project.ingested();
-    project.write("a.md", b"\xff");
+    project.write("a.md", b"\0");
     project.write("b.md", "");
     let report = project.ingest(&mut index);
     assert_eq!((report.removed, report.unchanged), (2, 1));
@@ -97,7 +122,7 @@ fn a_folder_without_documents_is_refused_and_changes_nothing() {
     let project = Project::new(&[("a.md", "apples")]);
     let mut index = project.ingested();
     project.remove("a.md");
-    project.write("x.pdf", "");
+    project.write("x.bin", "");
     let error = ingest(&mut index, &project.docs()).unwrap_err();
     assert!(matches!(error, IndexError::NoDocuments { skipped: 1, .. }));
     assert!(error.hint().unwrap().contains("*.md"));
@@ -213,4 +238,66 @@ fn a_path_that_is_not_utf8_is_reported() {
     fs::write(project.docs().join(name), "two").unwrap();
     let report = project.ingest(&mut project.open());
     assert_eq!(ledger(&report)[1], "b\u{fffd}.md: failed (the path is not UTF-8)");
+}
+
+/// A parser that says what the file is made of: a page for each line, `?` for one that cannot be read.
+struct Lines;
+
+impl Parse for Lines {
+    fn parse(&self, bytes: &[u8], _: Format) -> Result<Parsed, String> {
+        let text = String::from_utf8(bytes.to_vec()).map_err(|e| e.to_string())?;
+        let mut parsed = Parsed::default();
+        for line in text.lines().skip(1) {
+            let start = parsed.text.len();
+            match line {
+                "?" => {
+                    let page = parsed.pages.len() as u32 + 1;
+                    parsed.failed_pages.push(FailedPage { page, reason: "unreadable".into() });
+                }
+                line => parsed.text.push_str(&format!("{line}\n")),
+            }
+            parsed.pages.push(start..parsed.text.len());
+        }
+        Ok(parsed)
+    }
+}
+
+#[test]
+fn every_page_is_accounted_for_and_hits_know_theirs() {
+    let words = |word: &str| vec![word; 20].join(" ");
+    let long = format!("%PDF\n{}\n\n{}\n?\n", words("red"), words("blue"));
+    let project = Project::new(&[("a.pdf", &long), ("b.pdf", "%PDF\n?\n"), ("c.pdf", "%PDF\n\n")]);
+    let mut index = project.open().with_parser(Arc::new(Lines));
+    let report = project.ingest(&mut index);
+    assert_eq!(
+        ledger(&report),
+        [
+            "a.pdf: parsed (2 chunks, 140 characters)",
+            "b.pdf: failed (page 1: unreadable)",
+            "c.pdf: empty"
+        ]
+    );
+    assert_eq!(
+        report.ledger[0].pages,
+        [
+            PageOutcome::Parsed { chars: 60 },
+            PageOutcome::Empty,
+            PageOutcome::Parsed { chars: 80 },
+            PageOutcome::Failed { reason: "unreadable".into(), chars: 0 }
+        ]
+    );
+    let pages = |query| search(&index, query, 1, SearchMode::Bm25)[0].pages.clone();
+    assert_eq!((pages("red"), pages("blue")), (Some(1..=1), Some(3..=3)));
+    assert_eq!(index.chunks("a.pdf", Viewer::ANYONE).unwrap()[1].pages, Some(3..=3));
+
+    // A quote stands where its own bytes do, whatever chunk it came from.
+    let at = |start: usize, quote: &str| {
+        let span = start..start + quote.len();
+        index.find_quote("a.pdf", span, quote, Viewer::ANYONE).unwrap().map(|place| place.pages)
+    };
+    assert_eq!(at(0, "red red"), Some(Some(1..=1)));
+    let text = index.document_text("a.pdf", Viewer::ANYONE).unwrap().unwrap();
+    let across = text.find("red\n\nblue").unwrap();
+    assert_eq!(at(across, "red\n\nblue"), Some(Some(1..=3)));
+    assert_eq!(at(across, "red\nblue"), None);
 }

@@ -73,7 +73,7 @@ fn an_index_of_another_format_is_refused() {
     db.pragma_update(None, "user_version", 99).unwrap();
     drop(db);
     let error = project.open_with(Words::new("words"), 24).err().unwrap();
-    assert!(matches!(error, IndexError::Format { found: 99, expected: 2, .. }), "{error}");
+    assert!(matches!(error, IndexError::Format { found: 99, expected: 3, .. }), "{error}");
     assert!(error.hint().unwrap().contains("delete"));
 }
 

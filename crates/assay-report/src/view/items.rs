@@ -69,7 +69,10 @@ fn output(o: &ReportOutput, item: &ReportItem, names: &[&str]) -> OutputView {
     let citation = |c: &Citation| CitationView {
         number: c.source_number,
         document: c.document.clone(),
-        place: format!("bytes {}–{}", c.start, c.end),
+        place: match c.pages {
+            Some(pages) => format!("{pages}, bytes {}–{}", c.start, c.end),
+            None => format!("bytes {}–{}", c.start, c.end),
+        },
         quote: c.quote.clone(),
     };
     let retrieved = |r: &Retrieved| RetrievedView {

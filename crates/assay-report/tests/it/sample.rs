@@ -265,6 +265,7 @@ fn output(candidate: &str, text: &str, score: Score, cites: bool) -> ReportOutpu
                 quote: quote.into(),
                 source_number: 1,
                 repaired: false,
+                pages: None,
             }]
         } else {
             Vec::new()

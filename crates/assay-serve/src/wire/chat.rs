@@ -1,6 +1,6 @@
 //! `/v1/chat/completions`: the request, the whole response, and the chunks of a streamed one.
 
-use assay_types::{Citation, FinishReason, LikelyToken, Message, Output, Role, Usage};
+use assay_types::{Citation, FinishReason, LikelyToken, Message, Output, Pages, Role, Usage};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -513,6 +513,9 @@ struct Annotation {
     /// Whether the model's marker named another source.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     repaired: bool,
+    /// First and last page, if the document has pages.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pages: Option<Pages>,
 }
 
 #[derive(Serialize)]
@@ -535,7 +538,7 @@ fn annotation(text: &str, citation: &Citation) -> Annotation {
         Some(at) => (characters(at), characters(at) + marker.len()),
         None => (characters(text.len()), characters(text.len())),
     };
-    let Citation { document, start, end, quote, source_number, repaired } = citation.clone();
+    let Citation { document, start, end, quote, source_number, repaired, pages } = citation.clone();
     let url_citation =
         UrlCitation { start_index, end_index, title: document.clone(), url: document.clone() };
     Annotation {
@@ -547,5 +550,6 @@ fn annotation(text: &str, citation: &Citation) -> Annotation {
         quote,
         index: source_number,
         repaired,
+        pages,
     }
 }

@@ -1,5 +1,6 @@
 //! `/v1/search`: `{"query": "…", "k": 5, "filters": {"type": "eq", "key": "lang", "value": "en"}}`.
 
+use assay_types::Pages;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -49,6 +50,8 @@ struct Hit {
     document: String,
     start: usize,
     end: usize,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pages: Option<Pages>,
     text: String,
     score: f64,
 }
@@ -62,7 +65,7 @@ impl From<SearchResponse> for Found {
 
 impl From<SearchHit> for Hit {
     fn from(hit: SearchHit) -> Self {
-        let SearchHit { document, start, end, text, score } = hit;
-        Hit { document, start, end, text, score }
+        let SearchHit { document, start, end, pages, text, score } = hit;
+        Hit { document, start, end, pages, text, score }
     }
 }

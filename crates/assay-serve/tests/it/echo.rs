@@ -90,6 +90,7 @@ impl Service for Echo {
                     quote: SOURCE[start..end].into(),
                     source_number: 1,
                     repaired: false,
+                    pages: None,
                 });
             }
             _ => {}
@@ -152,6 +153,7 @@ impl Service for Echo {
                     document: "reset.md".into(),
                     start: 0,
                     end: SOURCE.len(),
+                    pages: None,
                     text: SOURCE.into(),
                     score: 0.5,
                 };

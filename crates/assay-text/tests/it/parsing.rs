@@ -1,6 +1,8 @@
 //! What files become.
 
-use assay_text::{BlockKind, Format, ParseError, parse};
+use assay_text::{BlockKind, Format, ParseError};
+
+use super::parse;
 
 /// Blocks as `kind: text` lines.
 #[track_caller]
@@ -110,15 +112,17 @@ fn hostile_nesting_does_not_exhaust_the_stack() {
 
 #[test]
 fn what_is_no_text_is_refused_with_its_offset() {
-    for format in [Format::Markdown, Format::Html, Format::Text] {
-        assert_eq!(parse(b"ab\xffcd", format), Err(ParseError::NotUtf8 { offset: 2 }));
-        // "hi" in UTF-16 without a byte order mark is valid UTF-8.
-        assert_eq!(parse(b"h\0i\0", format), Err(ParseError::Nul { offset: 1 }));
+    for format in [Format::Markdown, Format::Text, Format::Code] {
+        assert_eq!(parse(b"ab\0cd", format), Err(ParseError::Nul { offset: 2 }));
     }
-    assert_eq!(
-        ParseError::NotUtf8 { offset: 2 }.to_string(),
-        "not UTF-8: the first invalid byte is at offset 2"
-    );
+    // Nearly all of it is UTF-8, so what is not is damage.
+    let damaged = ["ä".repeat(30).as_bytes(), b"\xff"].concat();
+    for format in [Format::Markdown, Format::Html, Format::Text] {
+        assert_eq!(parse(&damaged, format), Err(ParseError::NotUtf8 { offset: 60 }));
+    }
+    let error = ParseError::NotUtf8 { offset: 60 };
+    assert_eq!(error.to_string(), "not UTF-8: the first invalid byte is at offset 60");
+    assert!(error.hint().unwrap().contains("iconv"));
 }
 
 #[test]
@@ -129,15 +133,4 @@ fn blank_files_are_blank() {
             assert!(parsed.is_blank() && parsed.blocks.is_empty());
         }
     }
-}
-
-#[test]
-fn formats_are_known_by_their_extension() {
-    let format = |name: &str| Format::of_path(name.as_ref());
-    assert_eq!(format("a/b.MD"), Some(Format::Markdown));
-    assert_eq!(format("b.markdown"), Some(Format::Markdown));
-    assert_eq!(format("b.htm"), Some(Format::Html));
-    assert_eq!(format("b.Txt"), Some(Format::Text));
-    assert_eq!(format("md"), None);
-    assert_eq!(format("b.pdf"), None);
 }
