@@ -6,7 +6,8 @@
 //! A set is a folder with `corpus.jsonl.gz`, `queries.jsonl` and `qrels.tsv`; `xquad-de` is made of the German
 //! paragraphs and questions in `xquad`. Each document becomes a Markdown
 //! file that is ingested as a user's would be; a document counts with its best chunk. Vectors are kept in
-//! `--state`, so that a second run is quick. Prints nDCG@10 / recall@100 / MRR@10 over the judged queries, and
+//! `--state`, so that a second run is quick. With `--whole` in the place of `--model` there is only BM25, over documents that are not
+//! cut into chunks: what engines that index documents are compared with. Prints nDCG@10 / recall@100 / MRR@10 over the judged queries, and
 //! writes the rankings as TREC runs into `--runs`, with the judgements beside them.
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a program for people")]
@@ -49,6 +50,27 @@ impl Embed for Embedder {
     }
 }
 
+/// No model: vectors that say nothing, and no limit on what is read.
+struct Whole;
+
+impl Embed for Whole {
+    fn id(&self) -> &str {
+        "whole documents"
+    }
+    fn dims(&self) -> usize {
+        1
+    }
+    fn max_tokens(&self) -> usize {
+        1 << 24
+    }
+    fn count_tokens(&self, text: &str) -> usize {
+        text.split_whitespace().count()
+    }
+    fn embed(&self, texts: &[&str]) -> Result<Vec<Vec<f32>>, EmbedError> {
+        Ok(vec![vec![1.0]; texts.len()])
+    }
+}
+
 /// What is compared: a name, the ranking, and the parameters of BM25.
 const ROWS: &[(&str, SearchMode, Bm25)] = &[
     ("BM25 .9 .4", SearchMode::Bm25, Bm25 { k1: 0.9, b: 0.4 }),
@@ -62,6 +84,7 @@ const ROWS: &[(&str, SearchMode, Bm25)] = &[
 fn main() -> Result<()> {
     let (mut model, mut data, mut state, mut runs) = (None, None, None, None);
     let mut precision = EncoderPrecision::F32;
+    let mut whole = false;
     let mut sets: Vec<String> = Vec::new();
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
@@ -71,6 +94,7 @@ fn main() -> Result<()> {
             "--data" => data = Some(value()?),
             "--state" => state = Some(value()?),
             "--runs" => runs = Some(value()?),
+            "--whole" => whole = true,
             "--precision" => {
                 precision = match value()?.to_str() {
                     Some("f32") => EncoderPrecision::F32,
@@ -82,12 +106,16 @@ fn main() -> Result<()> {
             _ => sets.push(arg),
         }
     }
-    let (Some(model), Some(data)) = (model, data) else { bail!("needs --model and --data") };
+    let Some(data) = data else { bail!("needs --data") };
     let state = state.unwrap_or_else(|| std::env::temp_dir().join("assay-retrieval-quality"));
     if sets.is_empty() {
         sets = SETS.iter().map(|s| (*s).to_owned()).collect();
     }
-    let embedder: Arc<dyn Embed> = Arc::new(Embedder(Encoder::open(&model, precision)?));
+    let embedder: Arc<dyn Embed> = match model {
+        _ if whole => Arc::new(Whole),
+        Some(model) => Arc::new(Embedder(Encoder::open(&model, precision)?)),
+        None => bail!("needs --model or --whole"),
+    };
     for name in sets {
         let set = match name.as_str() {
             "xquad-de" => Set::squad(&data.join("xquad/xquad.de.dev.json.gz"))?,
@@ -183,7 +211,8 @@ fn measure(
     eprintln!("\r{name}: {} documents, {} chunks", set.documents.len(), report.chunks);
 
     println!("\n{name} ({} queries): nDCG@10 / recall@100 / MRR@10", set.queries.len());
-    for &(row, mode, bm25) in ROWS {
+    let rows = ROWS.iter().filter(|row| embedder.dims() > 1 || row.1 == SearchMode::Bm25);
+    for &(row, mode, bm25) in rows {
         let index = open(bm25)?;
         let mut sums = [0.0; 3];
         let mut run = String::new();

@@ -2,8 +2,9 @@
 //!
 //! The language of a document is detected, so a query, whose few words say little about theirs, is analysed in
 //! every language that documents of the index have, and finds what any of these analyses finds. All languages
-//! share one space of terms: a stem that two of them have in common is one term, and statistics need no
-//! language.
+//! share one space of terms: a stem that two of them have in common is one term. The stems that one word of a query
+//! has in several languages are as rare as all of them together, and a stop word is in every text of its language:
+//! else a single text in another language, or taken for one, would hold the rarest word of every query.
 
 use frostem::{Algorithm, Stemmer};
 use unicode_normalization::char::is_combining_mark;
@@ -152,28 +153,56 @@ fn is_unspaced(c: char) -> bool {
         && (c.is_alphanumeric() || is_combining_mark(c))
 }
 
-/// The terms of a query in `languages`, in the order in which they first come, and how often each does in the
-/// language in which it is most frequent.
-pub(crate) fn query_terms(query: &str, languages: &[Language]) -> Vec<(String, u32)> {
+/// What is looked for.
+pub(crate) struct QueryTerms {
+    /// In the order in which they first come; how often each does in the language in which it is most frequent.
+    pub(crate) terms: Vec<(String, u32)>,
+    /// The words, each once.
+    pub(crate) words: Vec<QueryWord>,
+}
+
+/// What became of a word of a query.
+pub(crate) struct QueryWord {
+    /// Its terms, by their places.
+    pub(crate) terms: Vec<usize>,
+    /// Languages in which it is a stop word, by their places.
+    pub(crate) stopped: Vec<usize>,
+}
+
+/// The terms of a query in `languages`.
+pub(crate) fn query_terms(query: &str, languages: &[Language]) -> QueryTerms {
+    let mut counts: Vec<(String, u32)> = Vec::new();
+    words(query, |word| match counts.iter_mut().find(|(w, _)| w == word) {
+        Some((_, count)) => *count += 1,
+        None => counts.push((word.to_owned(), 1)),
+    });
     let mut terms: Vec<(String, u32)> = Vec::new();
-    let mut of_query = Vec::new();
-    words(query, |word| of_query.push(word.to_owned()));
-    for language in languages {
-        let mut own: Vec<(String, u32)> = Vec::new();
-        for term in of_query.iter().filter_map(|word| language.term(word)) {
-            match own.iter_mut().find(|(t, _)| *t == term) {
-                Some((_, count)) => *count += 1,
-                None => own.push((term, 1)),
+    let none = || QueryWord { terms: Vec::new(), stopped: Vec::new() };
+    let mut words: Vec<QueryWord> = counts.iter().map(|_| none()).collect();
+    for (place, language) in languages.iter().enumerate() {
+        let mut own: Vec<(usize, u32)> = Vec::new();
+        for ((word, count), found) in counts.iter().zip(&mut words) {
+            let Some(term) = language.term(word) else {
+                found.stopped.push(place);
+                continue;
+            };
+            let number = terms.iter().position(|(t, _)| *t == term).unwrap_or_else(|| {
+                terms.push((term, 0));
+                terms.len() - 1
+            });
+            if !found.terms.contains(&number) {
+                found.terms.push(number);
+            }
+            match own.iter_mut().find(|(n, _)| *n == number) {
+                Some((_, times)) => *times += count,
+                None => own.push((number, *count)),
             }
         }
-        for (term, count) in own {
-            match terms.iter_mut().find(|(t, _)| *t == term) {
-                Some((_, most)) => *most = count.max(*most),
-                None => terms.push((term, count)),
-            }
+        for (number, times) in own {
+            terms[number].1 = times.max(terms[number].1);
         }
     }
-    terms
+    QueryTerms { terms, words }
 }
 
 #[cfg(test)]
@@ -234,8 +263,10 @@ mod tests {
     #[test]
     fn a_query_is_analysed_in_every_language() {
         let german = Language::Stemmed(1);
-        let terms = query_terms("the Häuser houses houses", &[ENGLISH, german]);
+        let found = query_terms("the Häuser houses house", &[ENGLISH, german]);
         let expected = [("häuser", 1), ("hous", 2), ("the", 1), ("haus", 1)];
-        assert_eq!(terms, expected.map(|(t, n)| (t.to_owned(), n)));
+        assert_eq!(found.terms, expected.map(|(t, n)| (t.to_owned(), n)));
+        let words: Vec<_> = found.words.iter().map(|w| (&w.terms[..], &w.stopped[..])).collect();
+        assert_eq!(words, [(&[2][..], &[0][..]), (&[0, 3], &[]), (&[1], &[]), (&[1], &[])]);
     }
 }

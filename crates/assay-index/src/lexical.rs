@@ -5,7 +5,7 @@
 //! the segments still hold, so scores do not depend on what was deleted. Every chunk with a term is scored, terms in the order of
 //! the query: equal chunks get equal scores. Counts above 255 count as 255, which moves a score by less than 1 %.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use assay_kernels::{SCAN_ROWS, add_saturated, consume};
 use rayon::slice::ParallelSliceMut as _;
@@ -124,14 +124,16 @@ pub(crate) struct Lexical {
     norms: Vec<f32>,
     /// Of the documents, each once, sorted.
     languages: Vec<Language>,
+    /// How many chunks are in each.
+    of_language: Vec<u64>,
 }
 
 impl Lexical {
-    /// `live` are the slots of living chunks, `languages` those of their documents.
+    /// `live` are the slots of living chunks, `languages` says how many of them are in which.
     pub(crate) fn new(
         segments: &[Placed],
         live: &Bits,
-        languages: Vec<Language>,
+        languages: BTreeMap<Language, u64>,
         bm25: Bm25,
     ) -> Self {
         let lengths = || segments.iter().flat_map(|p| p.segment.lengths().iter().copied());
@@ -147,7 +149,9 @@ impl Lexical {
         let norm = |length: u32| {
             ((k1 * (1.0 - b + b * f64::from(length) / mean)) as f32).max(f32::MIN_POSITIVE)
         };
-        Lexical { k1, chunks, norms: lengths().map(norm).collect(), languages }
+        let norms = lengths().map(norm).collect();
+        let (languages, of_language) = languages.into_iter().unzip();
+        Lexical { k1, chunks, norms, languages, of_language }
     }
 
     /// The score of every slot: above 0 for allowed chunks with a term of the query, else 0. `None` where no
@@ -159,21 +163,33 @@ impl Lexical {
         allowed: &Bits,
         query: &str,
     ) -> Option<Vec<f32>> {
-        // Of each term: its weight, and its entry in each segment.
-        let mut terms: Vec<(f32, Vec<Option<Term>>)> = Vec::new();
-        for (text, times) in query_terms(query, &self.languages) {
-            let entries: Vec<Option<Term>> =
-                segments.iter().map(|p| p.segment.term(&text)).collect();
-            let frequency: u64 = entries
-                .iter()
-                .zip(segments)
-                .filter_map(|(t, p)| Some(living(p, live, t.as_ref()?)))
-                .sum();
-            if frequency > 0 {
-                let (n, df) = (self.chunks as f64, frequency as f64);
-                let idf = (1.0 + (n - df + 0.5) / (df + 0.5)).ln();
-                terms.push(((f64::from(times) * idf * (self.k1 + 1.0)) as f32, entries));
+        let query = query_terms(query, &self.languages);
+        let entries: Vec<Vec<Option<Term>>> = query
+            .terms
+            .iter()
+            .map(|(text, _)| segments.iter().map(|p| p.segment.term(text)).collect())
+            .collect();
+        let frequency = |entries: &Vec<Option<Term>>| -> u64 {
+            let of = |(t, p): (&Option<Term>, _)| Some(living(p, live, t.as_ref()?));
+            entries.iter().zip(segments).filter_map(of).sum()
+        };
+        let own: Vec<u64> = entries.iter().map(frequency).collect();
+        // A term is as frequent as all that the most frequent word behind it stands for.
+        let mut frequencies = own.clone();
+        for word in &query.words {
+            let terms: u64 = word.terms.iter().map(|&t| own[t]).sum();
+            let stopped: u64 = word.stopped.iter().map(|&l| self.of_language[l]).sum();
+            for &term in &word.terms {
+                frequencies[term] = frequencies[term].max(terms + stopped).min(self.chunks as u64);
             }
+        }
+        // Of each term that is there: its weight, and its entry in each segment.
+        let mut terms: Vec<(f32, Vec<Option<Term>>)> = Vec::new();
+        for (i, entries) in entries.into_iter().enumerate().filter(|(i, _)| own[*i] > 0) {
+            let (n, df) = (self.chunks as f64, frequencies[i] as f64);
+            let idf = (1.0 + (n - df + 0.5) / (df + 0.5)).ln();
+            let times = f64::from(query.terms[i].1);
+            terms.push(((times * idf * (self.k1 + 1.0)) as f32, entries));
         }
         if terms.is_empty() {
             return None;

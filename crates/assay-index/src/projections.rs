@@ -11,7 +11,7 @@
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -160,7 +160,7 @@ impl Projections {
         }
         let (mut slots, mut chunks, mut live) =
             (Vec::new(), vec![u32::MAX; total], Bits::none(total));
-        let mut languages = Vec::new();
+        let mut languages = BTreeMap::new();
         let mut living = vec![0; segments.len()];
         for owner in owners {
             let Some(Owner { segment, first, document }) = owner else {
@@ -168,7 +168,9 @@ impl Projections {
                 return Err(IndexError::Damaged { path: dir.to_owned(), what });
             };
             let Document { chunks: n, language, .. } = segments[segment].documents()[document];
-            languages.extend(Language::from_code(language));
+            if let Some(language) = Language::from_code(language) {
+                *languages.entry(language).or_default() += u64::from(n);
+            }
             living[segment] += n as usize;
             for slot in firsts[segment] + first..firsts[segment] + first + n {
                 chunks[slot as usize] = slots.len() as u32;
@@ -176,8 +178,6 @@ impl Projections {
                 live.set(slot);
             }
         }
-        languages.sort_unstable();
-        languages.dedup();
         let placed = segments.into_iter().zip(firsts).zip(living);
         let segments: Vec<Placed> = placed
             .map(|((segment, first), living)| Placed {

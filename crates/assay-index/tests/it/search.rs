@@ -119,3 +119,25 @@ fn scores_do_not_depend_on_what_was_deleted() {
         search(&fresh.ingested(), "red lamp", 9, SearchMode::Bm25)
     );
 }
+
+#[test]
+fn a_text_in_another_language_is_not_found_by_function_words() {
+    let lamp = |n: usize| {
+        format!(
+            "The lamp in room {n} of the house is red, and it was bought for the people who live there."
+        )
+    };
+    let lamps: Vec<(String, String)> = (1..6).map(|n| (format!("{n}.txt"), lamp(n))).collect();
+    let mut files: Vec<(&str, &str)> =
+        lamps.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
+    files.push((
+        "it.txt",
+        "La casa a due piani si trova a Roma: a destra la porta, a sinistra il giardino, e a nord si vede il mare.",
+    ));
+    let index = Project::new(&files).ingested();
+    let hits = search(&index, "a lamp", 9, SearchMode::Bm25);
+    assert_eq!(hits.len(), 6, "the other text has the word too");
+    assert_eq!(hits[5].document, "it.txt");
+    // A word that is a stem of its own in both languages is found in both.
+    assert_eq!(search(&index, "giardino", 9, SearchMode::Bm25)[0].document, "it.txt");
+}
