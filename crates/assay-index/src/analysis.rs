@@ -11,7 +11,7 @@ use unicode_normalization::char::is_combining_mark;
 use whatlang::{Detector, Lang, Script};
 
 /// Changes with the terms of any text.
-pub(crate) const VERSION: u32 = 2;
+pub(crate) const VERSION: u32 = 3;
 /// Longer words are not words: encoded data, paths, hashes.
 const MAX_WORD_BYTES: usize = 100;
 /// A language is clear from this much of a text.
@@ -60,11 +60,19 @@ const ENGLISH_STOP_WORDS: &[&str] = &[
 ];
 
 impl Language {
-    /// The language that `text` is written in. Where that is not clear, as in lists of names and in code, it is
-    /// taken for English.
-    pub(crate) fn detect(text: &str) -> Self {
-        let text = &text[..text.floor_char_boundary(DETECTED_BYTES)];
-        let Some(found) = Detector::new().detect(text) else { return ENGLISH };
+    /// The language that the `chunks` of a document are written in. Where that is not clear, as in lists of names
+    /// and in code, it is taken for English.
+    pub(crate) fn detect<'t>(chunks: impl IntoIterator<Item = &'t str>) -> Self {
+        let mut text = String::new();
+        for chunk in chunks {
+            let most = DETECTED_BYTES.saturating_sub(text.len());
+            text.push_str(&chunk[..chunk.floor_char_boundary(most)]);
+            text.push('\n');
+            if text.len() >= DETECTED_BYTES {
+                break;
+            }
+        }
+        let Some(found) = Detector::new().detect(&text) else { return ENGLISH };
         let known = LANGUAGES.iter().position(|(lang, _)| *lang == found.lang());
         let clear = found.is_reliable() && text.len() >= LEAST_BYTES;
         match known {
@@ -236,7 +244,7 @@ mod tests {
     #[test]
     fn languages_are_told_apart_and_stemmed() {
         let check = |text: &str, word: &str, term: &str| {
-            let language = Language::detect(text);
+            let language = Language::detect([text]);
             assert_eq!(language.term(word).as_deref(), Some(term), "{language:?}");
             assert_eq!(Language::from_code(language.to_code()), Some(language));
         };
@@ -253,8 +261,8 @@ mod tests {
         );
         check("Гарантия действует два года и покрывает ущерб от молнии.", "года", "год");
         // Nothing can be told about these.
-        assert_eq!(Language::detect("w17 w2 w9"), ENGLISH);
-        assert_eq!(Language::detect(""), ENGLISH);
+        assert_eq!(Language::detect(["w17 w2 w9"]), ENGLISH);
+        assert_eq!(Language::detect([""]), ENGLISH);
         assert_eq!(ENGLISH.term("the"), None);
         assert!(ENGLISH_STOP_WORDS.is_sorted());
         assert_eq!(Language::from_code(99), None);

@@ -482,7 +482,7 @@ fn write(
                         break;
                     };
                     let Content { texts, vectors } = content(source)?;
-                    let language = Language::detect(texts.first().map_or("", String::as_str));
+                    let language = Language::detect(texts.iter().map(String::as_str));
                     let (id, chunks) = (source.id, texts.len() as u32);
                     entries.push(Document { id, key: *key, chunks, language: language.to_code() });
                     writer.write(Section::Rows, &vectors)?;

@@ -111,7 +111,7 @@ fn brute(
                     f64::from(*times) * idf * (k1 + 1.0) * count / (count + norm)
                 }
             };
-            query_terms(query, &[Language::detect("")]).terms.iter().map(score).sum()
+            query_terms(query, &[Language::detect([""])]).terms.iter().map(score).sum()
         })
         .collect();
     let similarity: Vec<f64> =

@@ -132,12 +132,12 @@ fn a_text_in_another_language_is_not_found_by_function_words() {
         lamps.iter().map(|(name, text)| (name.as_str(), text.as_str())).collect();
     files.push((
         "it.txt",
-        "La casa a due piani si trova a Roma: a destra la porta, a sinistra il giardino, e a nord si vede il mare.",
+        "Quando siamo arrivati a Roma, la casa era già chiusa perché il custode era andato a cena; a destra c'era la \
+         porta, a sinistra il giardino, e dalla finestra della cucina si vedevano gli alberi e il mare.",
     ));
     let index = Project::new(&files).ingested();
     let hits = search(&index, "a lamp", 9, SearchMode::Bm25);
-    assert_eq!(hits.len(), 6, "the other text has the word too");
-    assert_eq!(hits[5].document, "it.txt");
-    // A word that is a stem of its own in both languages is found in both.
+    assert!(hits.len() > 5, "the other text has the word too");
+    assert!(hits[..5].iter().all(|h| h.document != "it.txt"), "{hits:?}");
     assert_eq!(search(&index, "giardino", 9, SearchMode::Bm25)[0].document, "it.txt");
 }
