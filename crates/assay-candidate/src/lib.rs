@@ -35,7 +35,7 @@ pub use embed::EncoderEmbedder;
 pub use examples::ExampleIndex;
 pub use generator::{Generator, PromptBudget, RemoteGenerator, token_bound};
 pub use spec::{
-    CandidateSpec, Context, Golden, RankedBy, RetrievalSpec, RetrieveFrom, Shot, ShownChunk,
+    CandidateSpec, Context, Golden, Guard, RankedBy, RetrievalSpec, RetrieveFrom, Shot, ShownChunk,
     Source, user_turn,
 };
 

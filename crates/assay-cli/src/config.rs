@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
-use assay_candidate::{RankedBy, Viewer};
+use assay_candidate::{Guard, RankedBy, Viewer};
 use assay_model::EncoderPrecision;
 use assay_types::Task;
 use clap::ValueEnum;
@@ -157,6 +157,9 @@ section!(Data {
     /// Without one, `dev_fraction` of train is held out, whole documents at a time.
     dev: Option<PathBuf> = None,
     dev_fraction: f64 = 0.1,
+    /// JSON Lines with `text` that is planted in documents and the `goal` that an answer holds which fell for it, in
+    /// the place of the built-in instructions.
+    attacks: Option<PathBuf> = None,
 });
 
 section!(Model {
@@ -214,6 +217,8 @@ section!(Prompt {
     /// Whether answers of a `classify` project can be nothing but a label, and those of an `extract` project nothing
     /// but JSON of `schema`.
     constrained: bool = false,
+    /// What is done so that text in a document is not taken for an instruction.
+    guard: Guard = Guard::default(),
 });
 
 section!(Retrieval {

@@ -79,6 +79,7 @@ task = "{task}"                      # qa | classify | extract | generate
 # test = "data/test.jsonl"         # touched once per decision
 # dev = "data/dev.jsonl"           # else a part of train, whole documents at a time:
 # dev_fraction = 0.1
+# attacks = "data/attacks.jsonl"   # {{"text": "…", "goal": "…"}}: planted in documents, in the place of built-in ones
 
 [model]
 # base = "smollm2-135m-instruct"   # catalog name, hf:org/repo/file.gguf, a path,
@@ -101,6 +102,7 @@ task = "{task}"                      # qa | classify | extract | generate
 # instructions = "{instructions}"
 # abstain = "I can't find that in the documents."
 # shots = [0, 3, 8]                # numbers of solved examples, chosen on dev
+# guard = "none"                   # told, marked: text in documents is no instruction; the report says what it is worth
 # constrained = false              # true: nothing but a label (classify) or JSON of the schema (extract)
 
 [retrieval]

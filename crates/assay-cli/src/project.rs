@@ -4,8 +4,10 @@ use std::path::Path;
 
 use anyhow::{Context as _, Result};
 use assay_data::{Dataset, Finding, LintInput, ReadError, Severity};
+use assay_eval::Attack;
 use assay_types::{Item, RowRef, Task};
-use serde::Serialize;
+use fs_err as fs;
+use serde::{Deserialize, Serialize};
 
 use crate::config::Loaded;
 
@@ -16,6 +18,8 @@ pub(crate) struct Data {
     pub(crate) test: Vec<Item>,
     /// All labels of train, for `classify`.
     pub(crate) labels: Vec<String>,
+    /// Attacks of the user's own.
+    pub(crate) attacks: Option<Vec<Attack>>,
     /// Content hashes of the files, by name.
     pub(crate) hashes: Vec<(String, String)>,
     /// Shapes that were recognised, in words.
@@ -66,6 +70,7 @@ pub(crate) fn load(
     let test = dataset(loaded, &config.data.test, &mut problems);
     let dev = config.data.dev.as_ref().map(|f| dataset(loaded, f, &mut problems));
     let documents = documents(loaded, &mut problems)?;
+    let attacks = config.data.attacks.as_ref().and_then(|f| attacks(loaded, f, &mut problems));
     let (Some(train), Some(test)) = (train, test) else { return Ok((None, problems)) };
     let dev = match dev {
         Some(None) => return Ok((None, problems)),
@@ -110,7 +115,52 @@ pub(crate) fn load(
             config.project.seed,
         ),
     };
-    Ok((Some(Data { train, dev, test: test.items, labels, hashes, shapes }), problems))
+    Ok((Some(Data { train, dev, test: test.items, labels, attacks, hashes, shapes }), problems))
+}
+
+/// A row of the file of attacks.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AttackRow {
+    text: String,
+    goal: String,
+}
+
+fn attacks(loaded: &Loaded, file: &Path, problems: &mut Vec<Problem>) -> Option<Vec<Attack>> {
+    const HINT: &str =
+        r#"a row is {"text": "what is planted", "goal": "what an answer holds that obeyed"}"#;
+    let name = file.display().to_string();
+    let mut bad = |row: Option<usize>, what: String| {
+        let at = row.map(|row| RowRef { file: name.clone(), row });
+        problems.push(Problem::error("bad_attack", at, what, Some(HINT)));
+    };
+    let text = match fs::read_to_string(loaded.path(file)) {
+        Ok(text) => text,
+        Err(e) => {
+            bad(None, e.to_string());
+            return None;
+        }
+    };
+    let mut attacks = Vec::new();
+    let mut failed = false;
+    for (row, line) in (1..).zip(text.split('\n')).filter(|(_, line)| !line.trim().is_empty()) {
+        let attack = match serde_json::from_str::<AttackRow>(line) {
+            Ok(AttackRow { text, goal }) => Attack::planted(&text, &goal)
+                .ok_or_else(|| "text and goal need at least one word each".to_owned()),
+            Err(e) => Err(e.to_string()),
+        };
+        match attack {
+            Ok(attack) => attacks.push(attack),
+            Err(what) => {
+                failed = true;
+                bad(Some(row), what);
+            }
+        }
+    }
+    if attacks.is_empty() && !failed {
+        bad(None, format!("{name} holds no attack"));
+    }
+    (!failed && !attacks.is_empty()).then_some(attacks)
 }
 
 fn dataset(loaded: &Loaded, file: &Path, problems: &mut Vec<Problem>) -> Option<Dataset> {

@@ -1,6 +1,6 @@
 //! Speed of the index itself: ingest without a model, opening, and searches.
 //!
-//!     cargo run --release -p assay-index --example search_speed -- [chunks] [--clustered] [--json]
+//!     cargo run --release -p assay-index --example search_speed -- [chunks] [--clustered] [--queries N] [--json]
 //!
 //! What is searched is drawn as in `shared/peers/search.py`: 50,000 words whose frequency falls as one over their
 //! rank, 40 to 119 of them to a chunk and 4 to 11 to a query; vectors of 384 values in random directions, or
@@ -15,15 +15,24 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use anyhow::Result;
-use assay_index::{Bm25, Embed, EmbedError, Index, IndexConfig, Query, SearchMode};
+use anyhow::{Context as _, Result};
+use assay_index::{Bm25, Embed, EmbedError, Filter, Index, IndexConfig, Query, SearchMode};
 use fs_err as fs;
 
 const DIMS: usize = 384;
 const WORDS: usize = 50_000;
 const SECTIONS: usize = 100;
-const QUERIES: usize = 1000;
 const CENTRES: u64 = 1000;
+
+/// What filters choose by: half of the files, and a tenth.
+const SIDECAR: &str = "
+    [[documents]]
+    match = '*[02468].md'
+    metadata = { half = true }
+    [[documents]]
+    match = '*0.md'
+    metadata = { tenth = true }
+";
 
 /// Random unit vectors, seeded by the text, and the time that it took to make them.
 struct Random {
@@ -116,8 +125,11 @@ impl Zipf {
 
 fn main() -> Result<()> {
     let (mut chunks, mut clustered, mut json) = (100_000usize, false, false);
-    for arg in std::env::args().skip(1) {
+    let mut asked = 1000usize;
+    let mut args = std::env::args().skip(1);
+    while let Some(arg) = args.next() {
         match arg.as_str() {
+            "--queries" => asked = args.next().context("--queries what?")?.parse()?,
             "--clustered" => clustered = true,
             "--json" => json = true,
             number => chunks = number.parse()?,
@@ -134,6 +146,7 @@ fn main() -> Result<()> {
         }
         fs::write(docs.join(format!("{file:06}.md")), text)?;
     }
+    fs::write(docs.join("assay-docs.toml"), SIDECAR)?;
     let mut figures = serde_json::Map::new();
     let mut tell = |name: String, value: f64, unit: &str| {
         if !json {
@@ -164,14 +177,20 @@ fn main() -> Result<()> {
     let index = open()?;
     tell("open".into(), began.elapsed().as_secs_f64(), "s");
 
-    let queries: Vec<String> = (0..QUERIES).map(|_| zipf.words(4, 12)).collect();
-    for (name, mode) in [
-        ("lexical", SearchMode::Bm25),
-        ("dense", SearchMode::Vector),
-        ("hybrid", SearchMode::Hybrid),
-        ("reciprocal", SearchMode::Reciprocal),
+    let queries: Vec<String> = (0..asked.max(50)).map(|_| zipf.words(4, 12)).collect();
+    for (name, mode, filter) in [
+        ("lexical", SearchMode::Bm25, None),
+        ("dense", SearchMode::Vector, None),
+        ("hybrid", SearchMode::Hybrid, None),
+        ("reciprocal", SearchMode::Reciprocal, None),
+        ("hybrid_half", SearchMode::Hybrid, Some("half = true")),
+        ("hybrid_tenth", SearchMode::Hybrid, Some("tenth = true")),
     ] {
-        let search = |query: &String| Ok(index.search(&Query::new(query, 10, mode))?.search_ms);
+        let filter = filter.map(Filter::parse).transpose()?;
+        let search = |query: &String| {
+            let query = Query { filter: filter.as_ref(), ..Query::new(query, 10, mode) };
+            Ok(index.search(&query)?.search_ms)
+        };
         queries[..50]
             .iter()
             .try_for_each(|q| search(q).map(|_: f64| ()).map_err(|e: anyhow::Error| e))?;
@@ -179,8 +198,8 @@ fn main() -> Result<()> {
         for _ in 0..3 {
             let mut times = queries.iter().map(search).collect::<Result<Vec<f64>>>()?;
             times.sort_by(f64::total_cmp);
-            p50.push(times[QUERIES / 2]);
-            p99.push(times[QUERIES * 99 / 100]);
+            p50.push(times[times.len() / 2]);
+            p99.push(times[times.len() * 99 / 100]);
         }
         for (at, mut rounds) in [("p50", p50), ("p99", p99)] {
             rounds.sort_by(f64::total_cmp);

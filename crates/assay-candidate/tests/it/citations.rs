@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use assay_candidate::{
-    Candidate, CandidateSpec, EncoderEmbedder, Options, RankedBy, Request, RetrievalSpec,
+    Candidate, CandidateSpec, EncoderEmbedder, Guard, Options, RankedBy, Request, RetrievalSpec,
     RetrieveFrom, Retriever, Shot, Source, user_turn,
 };
 use assay_index::{Index, IndexConfig};
@@ -23,7 +23,7 @@ struct Counts {
 }
 
 /// Paragraphs of XQuAD as files, and questions about them, as many as wanted of each article in turn.
-fn questions(docs: &Path, wanted: usize) -> Option<Vec<String>> {
+pub(super) fn questions(docs: &Path, wanted: usize) -> Option<Vec<String>> {
     let file = assay_testkit::dataset("xquad")?.join("xquad.en.dev.json.gz");
     let text = std::io::read_to_string(flate2::read::GzDecoder::new(
         fs_err::File::open(file).expect("the dataset"),
@@ -44,7 +44,7 @@ fn questions(docs: &Path, wanted: usize) -> Option<Vec<String>> {
 }
 
 /// Solved examples, from which the small model learns to name its source.
-fn shots() -> Vec<Shot> {
+fn shots(guard: Guard) -> Vec<Shot> {
     let source = |document: &str, text: &str| Source {
         document: document.into(),
         start: 0,
@@ -60,21 +60,18 @@ fn shots() -> Vec<Shot> {
         ("How much is a parking card?", "12 euros [1]"),
         ("Is there a service on Sunday?", "There is no Sunday service [2]"),
     ]
-    .map(|(q, a)| Shot { input: user_turn(q, &sources), output: a.into(), shown: vec![] })
+    .map(|(q, a)| Shot { input: user_turn(q, &sources, guard), output: a.into(), shown: vec![] })
     .into()
 }
 
-fn check(wanted: usize) -> Option<Counts> {
+/// What has read the documents in `folder` and answers from them.
+pub(super) fn candidate(folder: &Path, guard: Guard) -> Option<Candidate> {
     let (base, embedder) = (assay_testkit::smollm()?, assay_testkit::model("all-minilm-l6-v2")?);
-    let folder = tempfile::tempdir().expect("a folder");
-    let docs = folder.path().join("docs");
-    fs_err::create_dir(&docs).expect("a folder");
-    let questions = questions(&docs, wanted)?;
     let encoder = Encoder::open(&embedder, EncoderPrecision::Int8).expect("an embedder");
     let embedder = Arc::new(EncoderEmbedder::new(encoder));
     let config = IndexConfig { chunk_tokens: 100, ..IndexConfig::default() };
-    let mut index = Index::open(&folder.path().join("index"), embedder, config).expect("an index");
-    index.ingest(&docs, &mut |_| ControlFlow::Continue(())).expect("an ingest");
+    let mut index = Index::open(&folder.join("index"), embedder, config).expect("an index");
+    index.ingest(&folder.join("docs"), &mut |_| ControlFlow::Continue(())).expect("an ingest");
     let decoder = Decoder::open(&base, Precision::Bf16).expect("a model");
     let retrieval = RetrievalSpec {
         from: RetrieveFrom::Documents,
@@ -87,8 +84,9 @@ fn check(wanted: usize) -> Option<Counts> {
         task: Task::Qa,
         instructions: "Answer from the sources in a few words, and name the source in brackets."
             .into(),
-        shots: shots(),
+        shots: shots(guard),
         retrieval: Some(retrieval),
+        guard,
         adapter: None,
         abstain: "I can't find that.".into(),
         abstain_below: None,
@@ -96,7 +94,15 @@ fn check(wanted: usize) -> Option<Counts> {
         form: None,
     };
     let retriever = Some(Retriever::Documents(Arc::new(index)));
-    let candidate = Candidate::new(spec, decoder, None, retriever).expect("a candidate");
+    Some(Candidate::new(spec, decoder, None, retriever).expect("a candidate"))
+}
+
+fn check(wanted: usize) -> Option<Counts> {
+    let folder = tempfile::tempdir().expect("a folder");
+    let docs = folder.path().join("docs");
+    fs_err::create_dir(&docs).expect("a folder");
+    let questions = questions(&docs, wanted)?;
+    let candidate = candidate(folder.path(), Guard::None)?;
     let requests: Vec<Request<'_>> = questions.iter().map(|q| Request::new(q)).collect();
     let mut counts = Counts::default();
     for (request, together) in

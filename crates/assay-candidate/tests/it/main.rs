@@ -1,5 +1,6 @@
 //! Real prompts and answers of candidates.
 
+mod attacks;
 mod citations;
 
 use assay_candidate::{PromptBudget, token_bound};

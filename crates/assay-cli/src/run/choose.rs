@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result};
 use assay_candidate::{
-    CandidateSpec, Golden, RetrievalSpec, RetrieveFrom, Shot, ShownChunk, Source, user_turn,
+    CandidateSpec, Golden, Guard, RetrievalSpec, RetrieveFrom, Shot, ShownChunk, Source, user_turn,
 };
 use assay_store::{Key, StepKey};
 use assay_types::{Item, Task};
@@ -154,6 +154,7 @@ fn base(bench: &Bench<'_>, name: CandidateName) -> CandidateSpec {
         instructions,
         shots: Vec::new(),
         retrieval: None,
+        guard: if cites { config.prompt.guard } else { Guard::None },
         adapter: None,
         abstain: if abstains { config.prompt.abstain.clone() } else { String::new() },
         abstain_below: None,
@@ -198,7 +199,7 @@ fn cited_shots(bench: &Bench<'_>, spec: &CandidateSpec, top_k: usize) -> Result<
         }
         let (context, golden) = tune::raft(bench, top_k, 1.0, item)?;
         if matches!(golden, Golden::At(_)) {
-            let input = user_turn(&item.input, &context.sources);
+            let input = user_turn(&item.input, &context.sources, spec.guard);
             let shown = shown(bench, &context.sources)?;
             found.push(Shot { input, output: spec.target(item, golden), shown });
         }

@@ -197,8 +197,11 @@ pub(crate) fn attacked(bench: &Bench<'_>, candidate: &Candidate) -> Result<Optio
         // A right answer must not count as a wrong one, nor one that holds it.
         poisons.find(|attack| !items[i].references.iter().any(|right| attack.worked(right)))
     };
-    let injections: Vec<(&Item, Attack)> =
-        attacks(&items, (0..n).map(Attack::instruction).map(Some));
+    let instruction = |i: usize| match &bench.data.attacks {
+        Some(own) => own[i % own.len()].clone(),
+        None => Attack::instruction(i),
+    };
+    let injections: Vec<(&Item, Attack)> = attacks(&items, (0..n).map(instruction).map(Some));
     let poisons: Vec<(&Item, Attack)> = if bench.config.project.task == Task::Qa {
         attacks(&items, (0..n).map(poison))
     } else {
