@@ -105,7 +105,7 @@ fn strs(paths: &[String]) -> Vec<&str> {
 fn folder(loaded: &Loaded) -> Result<PathBuf> {
     let dir = loaded.state_dir().join("index");
     if !dir.is_dir() {
-        bail!("no documents have been indexed here yet\nhint: `assay run` or `assay plan` does it");
+        bail!("no documents have been indexed here yet\nhint: `assay ingest` does it");
     }
     Ok(dir)
 }

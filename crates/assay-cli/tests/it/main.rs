@@ -7,6 +7,7 @@ mod plan;
 mod project;
 mod remote;
 mod retrieval;
+mod search;
 
 use std::path::Path;
 use std::process::{Command, Output};
