@@ -16,6 +16,8 @@ use serde_json::{Value, json};
 use crate::adjacent::join_adjacent;
 use crate::cite::{CitationFilter, Cited};
 use crate::generator::{Generator, RemoteGenerator};
+use crate::retrieve::{Searcher, source};
+use crate::rewrite::Written;
 use crate::spec::{CandidateSpec, Context, RetrieveFrom, ShownChunk, Source};
 use crate::{CandidateError, ExampleIndex};
 
@@ -35,7 +37,7 @@ pub struct Candidate {
 #[derive(Clone)]
 pub enum Retriever {
     /// Chunks of the corpus.
-    Documents(Arc<Index>),
+    Documents(Searcher),
     /// Rows of the training split.
     Examples(Arc<ExampleIndex>),
 }
@@ -144,8 +146,13 @@ impl Candidate {
             Retriever::Documents(_) => RetrieveFrom::Documents,
             Retriever::Examples(_) => RetrieveFrom::Examples,
         });
-        if spec.retrieval.map(|r| r.from) != from {
+        if spec.retrieval.as_ref().map(|r| r.from) != from {
             return Err(CandidateError::Parts { name: spec.name, part: "retriever" });
+        }
+        if let (Some(Retriever::Documents(searcher)), Some(policy)) = (&retriever, &spec.retrieval)
+            && !searcher.can(&policy.refine)
+        {
+            return Err(CandidateError::Parts { name: spec.name, part: "reranker or rewriter" });
         }
         let generator = generator.into();
         let can_adapt = matches!(generator, Generator::Local(_)) || adapter.is_none();
@@ -168,16 +175,37 @@ impl Candidate {
     /// Retrieves and assembles the prompt of one input, within the token budget.
     ///
     /// Sources are taken best first, those that touch as one; one that would overflow the budget is left out and a
-    /// smaller one behind it may still enter. The budget counts the whole rendered prompt.
+    /// smaller one behind it may still enter. Then their neighbours are, if the specification wants them. The budget
+    /// counts the whole rendered prompt.
     ///
     /// # Errors
     /// If retrieval or the template fails, or the input alone exceeds the context.
     pub fn prepare(&self, request: &Request<'_>) -> Result<Prepared, CandidateError> {
+        let written = self.write(std::slice::from_ref(request))?.pop().flatten();
+        self.prepare_written(request, written.as_ref())
+    }
+
+    /// What is written for the queries of several inputs before documents are searched, together.
+    fn write(&self, requests: &[Request<'_>]) -> Result<Vec<Option<Written>>, CandidateError> {
+        match (&self.retriever, &self.spec.retrieval) {
+            (Some(Retriever::Documents(searcher)), Some(policy)) => {
+                let queries: Vec<&str> = requests.iter().map(|r| r.input).collect();
+                searcher.write(&policy.refine, &queries)
+            }
+            _ => Ok(vec![None; requests.len()]),
+        }
+    }
+
+    fn prepare_written(
+        &self,
+        request: &Request<'_>,
+        written: Option<&Written>,
+    ) -> Result<Prepared, CandidateError> {
         let start = Instant::now();
         let mut retrieved = Vec::new();
         let mut context = Context::default();
         let mut fitted = None;
-        if let (Some(retriever), Some(policy)) = (&self.retriever, self.spec.retrieval) {
+        if let (Some(retriever), Some(policy)) = (&self.retriever, &self.spec.retrieval) {
             let limit = policy.prompt_tokens.min(self.room());
             let mut try_with = |candidate: Context| -> Result<Option<Context>, CandidateError> {
                 let made = self.prompt(request, &candidate)?;
@@ -187,13 +215,23 @@ impl Candidate {
                 }))
             };
             match retriever {
-                Retriever::Documents(index) => {
+                Retriever::Documents(searcher) => {
                     let depth = policy.top_k.max(RECORDED_HITS);
                     let viewer = request.viewer;
                     let query = Query::new(request.input, depth, policy.ranked_by.search_mode());
-                    let found = index.search(&Query { viewer, ..query })?;
+                    let query = Query { viewer, ..query };
+                    let found = searcher.search_written(&policy.refine, &query, written)?;
                     let mut taken: Vec<Source> = Vec::new();
+                    let index = searcher.index();
                     let text = |document: &str| index.document_text(document, viewer);
+                    let mut try_sources = |taken: &[Source]| -> Result<_, CandidateError> {
+                        let (mut sources, _) = join_adjacent(taken, &text)?;
+                        if let (Some(planted), Some(best)) = (request.planted, sources.first_mut())
+                        {
+                            best.text += &format!("\n\n{planted}");
+                        }
+                        try_with(Context { sources, shots: Vec::new() })
+                    };
                     for (rank, hit) in found.hits.into_iter().enumerate() {
                         let (start, end, score) = (hit.span.start, hit.span.end, hit.score);
                         let document = hit.document.clone();
@@ -202,18 +240,8 @@ impl Candidate {
                             retrieved.push(Retrieved { document, start, end, score, in_context });
                             continue;
                         }
-                        taken.push(Source {
-                            document: hit.document,
-                            start,
-                            headings: headings(hit.title.as_deref(), &hit.heading_path),
-                            text: hit.text,
-                        });
-                        let (mut sources, _) = join_adjacent(&taken, &text)?;
-                        if let (Some(planted), Some(best)) = (request.planted, sources.first_mut())
-                        {
-                            best.text += &format!("\n\n{planted}");
-                        }
-                        let fits = try_with(Context { sources, shots: Vec::new() })?;
+                        taken.push(source(hit));
+                        let fits = try_sources(&taken)?;
                         let in_context = fits.is_some();
                         retrieved.push(Retrieved { document, start, end, score, in_context });
                         match fits {
@@ -223,6 +251,16 @@ impl Candidate {
                             }
                         }
                     }
+                    searcher.widen(taken, policy.refine.window, viewer, &mut |widened| {
+                        let fits = try_sources(widened)?;
+                        Ok::<_, CandidateError>(match fits {
+                            Some(with) => {
+                                context = with;
+                                true
+                            }
+                            None => false,
+                        })
+                    })?;
                 }
                 Retriever::Examples(examples) => {
                     let shots = examples.search(request.input, policy.top_k, request.exclude)?;
@@ -246,7 +284,11 @@ impl Candidate {
             prompt,
             sources: context.sources,
             retrieved,
-            retrieval_ms: if self.retriever.is_some() { ms(start) } else { 0.0 },
+            // What was written for the query some time ago counts with the time that it took then.
+            retrieval_ms: match &self.retriever {
+                Some(_) => ms(start) + written.map_or(0.0, |w| w.ms),
+                None => 0.0,
+            },
         })
     }
 
@@ -324,7 +366,12 @@ impl Candidate {
         requests: &[Request<'_>],
     ) -> Result<Vec<Result<Output, CandidateError>>, CandidateError> {
         let options = Options::default();
-        let prepared: Vec<_> = requests.iter().map(|r| self.prepare(r)).collect();
+        let written = self.write(requests)?;
+        let prepared: Vec<_> = requests
+            .iter()
+            .zip(&written)
+            .map(|(r, w)| self.prepare_written(r, w.as_ref()))
+            .collect();
         let ready = prepared.iter().flatten();
         let mut texts = match &self.generator {
             Generator::Local(decoder) => {
@@ -373,7 +420,8 @@ impl Candidate {
         context: &Context,
     ) -> Result<(Vec<Message>, Prompt), CandidateError> {
         let messages = match &self.retriever {
-            Some(Retriever::Documents(index)) => {
+            Some(Retriever::Documents(searcher)) => {
+                let index = searcher.index();
                 let spec =
                     self.spec.without_shots(|cited| still_there(index, cited, request.viewer))?;
                 spec.messages(request.history, request.input, context)
@@ -438,7 +486,8 @@ impl Candidate {
     /// Whether the quote is what the viewer sees in the corpus now, and on which pages. What cannot be looked up is
     /// not cited.
     fn stored(&self, c: &mut Citation, viewer: Viewer<'_>) -> bool {
-        let Some(Retriever::Documents(index)) = &self.retriever else { return false };
+        let Some(Retriever::Documents(searcher)) = &self.retriever else { return false };
+        let index = searcher.index();
         let place = index.find_quote(&c.document, c.start..c.end, &c.quote, viewer);
         let Ok(Some(place)) = place else { return false };
         c.pages = place.pages.map(Pages::from);

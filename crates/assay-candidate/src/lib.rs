@@ -24,6 +24,9 @@ mod cite;
 mod embed;
 mod examples;
 mod generator;
+mod mmr;
+mod retrieve;
+mod rewrite;
 mod spec;
 
 pub use adjacent::join_adjacent;
@@ -34,9 +37,11 @@ pub use cite::{CitationFilter, Cited};
 pub use embed::EncoderEmbedder;
 pub use examples::ExampleIndex;
 pub use generator::{Generator, PromptBudget, RemoteGenerator, token_bound};
+pub use retrieve::Searcher;
+pub use rewrite::{Drafts, Rewriter, Unwritten, Written};
 pub use spec::{
-    CandidateSpec, Context, Golden, Guard, RankedBy, RetrievalSpec, RetrieveFrom, Shot, ShownChunk,
-    Source, user_turn,
+    CandidateSpec, Context, Golden, Guard, RankedBy, Refinement, Rerank, RetrievalSpec,
+    RetrieveFrom, Rewrite, Shot, ShownChunk, Source, user_turn,
 };
 
 /// Why a candidate could not answer.
@@ -76,6 +81,24 @@ pub enum CandidateError {
         /// Vectors given.
         vectors: usize,
     },
+    /// The reranker could not read a chunk.
+    #[error(transparent)]
+    Reranker(#[from] assay_model::EncoderError),
+    /// A cross-encoder that classifies pairs instead of scoring them.
+    #[error("the reranker gives a pair {labels} scores instead of one")]
+    RerankerLabels {
+        /// How many.
+        labels: usize,
+    },
+    /// The reranker's weights make no sense of a chunk.
+    #[error("the reranker's score of a chunk of {document} is no number")]
+    RerankerScore {
+        /// Path of its document.
+        document: String,
+    },
+    /// Nothing could be written for a query.
+    #[error("queries could not be written anew: {0}")]
+    Rewrite(String),
     /// The model returned fewer generations than requests.
     #[error("the model returned no generation for a request")]
     NoGeneration,

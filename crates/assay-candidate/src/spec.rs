@@ -95,17 +95,71 @@ pub struct ShownChunk {
 }
 
 /// Where context comes from and how much of it is used.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct RetrievalSpec {
     /// Documents, or labelled examples.
     pub from: RetrieveFrom,
     /// How chunks are ranked; examples are always ranked by meaning.
     #[serde(default, skip_serializing_if = "RankedBy::is_default")]
     pub ranked_by: RankedBy,
+    /// What else is done to find the right chunks of documents.
+    #[serde(default, skip_serializing_if = "Refinement::is_default")]
+    pub refine: Refinement,
     /// Chunks or examples at most.
     pub top_k: usize,
     /// Tokens of the whole prompt at most, template included, in the model's own tokens.
     pub prompt_tokens: usize,
+}
+
+/// What is done beside ranking chunks by words and meaning; nothing by default.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Refinement {
+    /// Queries are written anew before they are searched for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rewrite: Option<Rewrite>,
+    /// The best are ordered anew by a cross-encoder.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rerank: Option<Rerank>,
+    /// Of maximal marginal relevance, from 0 (unlike what stands above) to 1 (relevant only).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mmr: Option<f64>,
+    /// Chunks on each side that are shown with one that was found, if they fit.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub window: usize,
+}
+
+/// How queries are written anew by the base model.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Rewrite {
+    /// Other words for the query; what they find and what it finds itself is joined by reciprocal ranks.
+    MultiQuery {
+        /// Variants at most.
+        queries: usize,
+    },
+    /// A passage that could answer it, whose vector is averaged with its own (HyDE, arXiv 2212.10496); words are looked
+    /// for as the query has them.
+    Hyde,
+}
+
+/// Which cross-encoder orders how many chunks anew.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rerank {
+    /// [`CrossEncoder::hash`](assay_model::CrossEncoder::hash) of the model.
+    pub model: String,
+    /// The first so many; what is behind them stays behind.
+    pub depth: usize,
+}
+
+impl Refinement {
+    fn is_default(&self) -> bool {
+        *self == Refinement::default()
+    }
+}
+
+fn is_zero(n: &usize) -> bool {
+    *n == 0
 }
 
 /// How chunks are ranked.
@@ -223,7 +277,7 @@ impl CandidateSpec {
 
     /// Whether answers refer to numbered sources.
     pub fn cites(&self) -> bool {
-        self.retrieval.is_some_and(|r| r.from == RetrieveFrom::Documents)
+        self.retrieval.as_ref().is_some_and(|r| r.from == RetrieveFrom::Documents)
     }
 
     /// The text to be learnt for `item`, given the sources in its prompt.

@@ -130,6 +130,16 @@ impl From<RankBy> for RankedBy {
     }
 }
 
+/// How queries are written anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum RewriteBy {
+    /// Other words for the query.
+    MultiQuery,
+    /// A passage that could answer it.
+    Hyde,
+}
+
 /// How the embedder's weights are held.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "snake_case")]
@@ -224,8 +234,23 @@ section!(Prompt {
 section!(Retrieval {
     /// Tokens of the embedder in one chunk.
     chunk_tokens: usize = 128,
+    /// Whether chunks are found also by the title and the headings above them.
+    contextual_headers: bool = true,
     /// How chunks are ranked.
     mode: RankBy = RankBy::default(),
+    /// Cross-encoder that orders the best chunks anew: a name as for `embedder`. Without one, they stay as ranked.
+    reranker: Option<String> = None,
+    reranker_precision: EmbedderPrecision = EmbedderPrecision::default(),
+    /// Chunks that the reranker reads for a query.
+    rerank_depth: usize = 30,
+    /// Lambda of maximal marginal relevance, which moves repetitions behind: 1 and none at all change nothing.
+    mmr: Option<f64> = None,
+    /// Queries are written anew by the base model before they are searched for; without, as they are.
+    rewrite: Option<RewriteBy> = None,
+    /// Variants of a query that `multi_query` writes at most.
+    rewrite_queries: usize = 3,
+    /// Chunks on each side that a prompt shows with one that was found, if they fit.
+    window: usize = 0,
     /// Numbers of chunks (or of examples, for classify and extract) that are tried on dev.
     top_k: Vec<usize> = vec![2, 4],
     /// Tokens of a whole prompt with context, in the base model's own tokens.
@@ -441,6 +466,8 @@ fn validate(config: &Config) -> Result<()> {
         ("training.batch_size", config.training.batch_size),
         ("training.micro_batch_tokens", config.training.micro_batch_tokens),
         ("retrieval.chunk_tokens", config.retrieval.chunk_tokens),
+        ("retrieval.rerank_depth", config.retrieval.rerank_depth),
+        ("retrieval.rewrite_queries", config.retrieval.rewrite_queries),
         ("decision.bootstrap_samples", config.decision.bootstrap_samples),
         ("model.remote.concurrency", config.model.remote.concurrency),
         ("model.remote.timeout_s", config.model.remote.timeout_s as usize),
@@ -449,6 +476,7 @@ fn validate(config: &Config) -> Result<()> {
     if let Some((key, _)) = positive.into_iter().find(|(_, v)| *v == 0) {
         bail!("{key} is 0: expected at least 1");
     }
+    validate_retrieval(&config.retrieval)?;
     let named = |c: char| c.is_ascii_alphanumeric() || c == '_';
     if config
         .model
@@ -485,6 +513,37 @@ fn validate(config: &Config) -> Result<()> {
     }
     if config.project.candidates.is_empty() {
         bail!("project.candidates is empty: name at least one of prompt, rag, tuned, hybrid");
+    }
+    Ok(())
+}
+
+/// Most that may be asked for; more takes minutes for a query, or fills no prompt.
+const RERANK_DEPTH: usize = 1000;
+const REWRITE_QUERIES: usize = 10;
+const WINDOW: usize = 10;
+
+fn validate_retrieval(retrieval: &Retrieval) -> Result<()> {
+    if let Some(lambda) = retrieval.mmr.filter(|lambda| !(0.0..=1.0).contains(lambda)) {
+        bail!(
+            "retrieval.mmr is {lambda}: expected 0 to 1\n\
+             hint: 1 is relevance alone; 0.9 moves near repetitions behind"
+        );
+    }
+    let most = [
+        ("retrieval.rerank_depth", retrieval.rerank_depth, RERANK_DEPTH),
+        ("retrieval.rewrite_queries", retrieval.rewrite_queries, REWRITE_QUERIES),
+        ("retrieval.window", retrieval.window, WINDOW),
+    ];
+    if let Some((key, v, most)) = most.into_iter().find(|(_, v, most)| v > most) {
+        bail!(
+            "{key} is {v}: expected at most {most}\nhint: `assay retrieval tune` tells what it is worth"
+        );
+    }
+    if retrieval.rewrite == Some(RewriteBy::Hyde) && retrieval.mode == RankBy::Bm25 {
+        bail!(
+            "retrieval.rewrite is hyde, which changes the ranking by meaning, and retrieval.mode is bm25\n\
+             hint: set mode to hybrid, rrf or vector, or rewrite to multi_query"
+        );
     }
     Ok(())
 }

@@ -110,6 +110,12 @@ task = "{task}"                      # qa | classify | extract | generate
 # mode = "hybrid"                  # or rrf, bm25, vector
 # top_k = [2, 4]                   # chosen on dev
 # prompt_tokens = 1024             # whole prompt, in the base model's tokens
+# contextual_headers = true        # chunks are found also by title and headings
+# reranker = "hf:org/repo"         # a cross-encoder that reads the first `rerank_depth`
+# rerank_depth = 30
+# mmr = 0.9                        # below 1: repetitions move behind
+# rewrite = "hyde"                 # or multi_query: the base model writes queries anew
+# window = 1                       # neighbours of what was found, on each side
 
 [training]
 # rank = 16

@@ -25,6 +25,7 @@ mod model;
 mod parser;
 mod plan;
 mod project;
+mod refine;
 mod retrieval;
 mod run;
 mod search;

@@ -17,7 +17,7 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, anyhow, bail};
 use assay_candidate::{
     Blame, Candidate, CandidateError, CandidateSpec, ExampleIndex, Generator, PromptBudget,
-    Request, RetrieveFrom, Retriever, Shot, Viewer,
+    Refinement, Request, RetrieveFrom, Retriever, Searcher, Shot, Viewer,
 };
 use assay_decide::SkippedCandidate;
 use assay_eval::Scorer;
@@ -28,13 +28,16 @@ use assay_types::{Item, Message, Output, Role, Score, Task};
 use serde_json::Value;
 
 use crate::base::{self, Base, Patience};
-use crate::config::{CandidateName, Config, Loaded};
+use crate::config::{CandidateName, Config, Loaded, Retrieval};
 use crate::interrupt::Interrupted;
 use crate::parser::ParserLimits;
 use crate::plan::{self, Room, Seconds, Taken};
 use crate::project::{self, Data};
 use crate::ui::Ui;
-use crate::{check, interrupt, machine};
+use crate::{check, interrupt, machine, refine};
+
+/// Queries that are written anew together.
+pub(crate) const WRITTEN_TOGETHER: usize = 16;
 
 /// Everything that the steps of a run share.
 pub(crate) struct Bench<'a> {
@@ -47,6 +50,10 @@ pub(crate) struct Bench<'a> {
     pub(crate) base_hash: String,
     pub(crate) embedder: Arc<dyn Embed>,
     pub(crate) index: Option<Arc<Index>>,
+    /// The same with the models that refine what is found; `None` where documents are not retrieved.
+    pub(crate) searcher: Option<Searcher>,
+    /// What is refined.
+    pub(crate) refine: Refinement,
     pub(crate) examples: Option<Arc<ExampleIndex>>,
     /// Folder of the example index, relative to the store.
     pub(crate) examples_folder: Option<String>,
@@ -254,6 +261,8 @@ pub(crate) fn prepare<'a>(
         generator,
         embedder,
         index,
+        searcher: None,
+        refine: Refinement::default(),
         examples: None,
         examples_folder: None,
         context_hash: String::new(),
@@ -273,6 +282,16 @@ pub(crate) fn prepare<'a>(
                     viewer.tenant,
                 )),
             };
+            let reranker = refine::reranker(retrieval)?;
+            bench.refine = refine::refinement(retrieval, reranker.as_deref());
+            let rewriter = match bench.refine.rewrite {
+                Some(_) => {
+                    let store = Store::open(bench.store.root())?;
+                    Some(refine::filed_rewriter(store, &bench.generator, &bench.base_hash))
+                }
+                None => None,
+            };
+            bench.searcher = Some(refine::searcher(index.clone(), reranker, rewriter)?);
         }
         RetrieveFrom::Examples => index_examples(&mut bench)?,
     }
@@ -347,7 +366,8 @@ fn check_form(generator: &Generator, form: &Form) -> Result<()> {
 
 /// The settings of the document index that `ask` and `serve` must share with `run`.
 pub(crate) fn index_config(config: &Config) -> IndexConfig {
-    IndexConfig { chunk_tokens: config.retrieval.chunk_tokens, ..IndexConfig::default() }
+    let Retrieval { chunk_tokens, contextual_headers, .. } = config.retrieval;
+    IndexConfig { chunk_tokens, contextual_headers, ..IndexConfig::default() }
 }
 
 /// Brings the index to the state of the documents' folder; `None` if there is nothing in it to be found.
@@ -477,16 +497,43 @@ impl Bench<'_> {
         spec: CandidateSpec,
         adapter: Option<Arc<Adapter>>,
     ) -> Result<Candidate> {
-        let retriever = match spec.retrieval.map(|r| r.from) {
+        let retriever = match spec.retrieval.as_ref().map(|r| r.from) {
             None => None,
             Some(RetrieveFrom::Documents) => {
-                Some(Retriever::Documents(self.index.clone().context("no documents")?))
+                Some(Retriever::Documents(self.searcher.clone().context("no documents")?))
             }
             Some(RetrieveFrom::Examples) => {
                 Some(Retriever::Examples(self.examples.clone().context("no examples")?))
             }
         };
         Ok(Candidate::new(spec, self.generator.clone(), adapter, retriever)?)
+    }
+
+    /// Writes the queries of items anew, many at a time, if the project wants that: what is filed needs no model later.
+    pub(crate) fn write_queries(&self, items: &[Item]) -> Result<()> {
+        let Some(searcher) = self.searcher.as_ref().filter(|_| self.refine.rewrite.is_some())
+        else {
+            return Ok(());
+        };
+        for part in items.chunks(WRITTEN_TOGETHER) {
+            interrupt::check()?;
+            let queries: Vec<&str> = part.iter().map(|item| item.input.as_str()).collect();
+            searcher.write(&self.refine, &queries)?;
+        }
+        Ok(())
+    }
+
+    /// Tokens of a rendered prompt, or so many at most.
+    pub(crate) fn prompt_tokens(&self, messages: &[Message]) -> Result<usize> {
+        Ok(match &self.generator {
+            Generator::Local(decoder) => decoder.prompt_tokens(messages)?.len(),
+            Generator::Remote(remote) => remote.budget.count(messages)?,
+        })
+    }
+
+    /// Says so when queries were searched for as they are though they should have been written anew.
+    pub(crate) fn tell_unwritten(&self) {
+        refine::tell_unwritten(self.searcher.as_ref(), self.ui);
     }
 
     /// An item as a question, asked as whom the project reads documents.

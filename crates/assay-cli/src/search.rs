@@ -5,12 +5,16 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, bail};
-use assay_index::{Filter, Hit, Index, IndexError, Query, SearchMode};
+use assay_candidate::{Refinement, Rewrite, Searcher};
+use assay_index::{Filter, Hit, IndexError, Query, SearchMode};
+use assay_store::Store;
 use assay_types::Pages;
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
-use crate::config::Loaded;
+use crate::base::{self, Base, Patience};
+use crate::config::{Loaded, RankBy};
+use crate::refine;
 use crate::run::{ingest, release};
 use crate::ui::Ui;
 
@@ -34,9 +38,9 @@ pub(crate) struct SearchArgs {
     /// Only documents that fulfil this, e.g. `lang = "en" and year >= 2020`; see docs/retrieval.md.
     #[arg(long, value_name = "CONDITION")]
     filter: Option<String>,
-    /// How the passages are ranked.
-    #[arg(long, value_enum, default_value_t = Mode::Hybrid)]
-    mode: Mode,
+    /// How the passages are ranked; without it, as assay.toml says. What else [retrieval] says is done with either.
+    #[arg(long, value_enum)]
+    mode: Option<Mode>,
     /// Passages to show (5), or documents of each query in a run (1000).
     #[arg(short, value_name = "N")]
     k: Option<usize>,
@@ -45,7 +49,7 @@ pub(crate) struct SearchArgs {
     json: bool,
 }
 
-#[derive(Clone, Copy, ValueEnum)]
+#[derive(Clone, Copy, Debug, ValueEnum)]
 enum Mode {
     /// Words and meaning, by their scores.
     Hybrid,
@@ -67,14 +71,42 @@ impl Mode {
         }
     }
 
-    fn tag(self) -> &'static str {
+    fn name(self) -> &'static str {
         match self {
-            Mode::Hybrid => "assay-hybrid",
-            Mode::Rrf => "assay-rrf",
-            Mode::Bm25 => "assay-bm25",
-            Mode::Vector => "assay-vector",
+            Mode::Hybrid => "hybrid",
+            Mode::Rrf => "rrf",
+            Mode::Bm25 => "bm25",
+            Mode::Vector => "vector",
         }
     }
+}
+
+impl From<RankBy> for Mode {
+    fn from(mode: RankBy) -> Mode {
+        match mode {
+            RankBy::Hybrid => Mode::Hybrid,
+            RankBy::Rrf => Mode::Rrf,
+            RankBy::Bm25 => Mode::Bm25,
+            RankBy::Vector => Mode::Vector,
+        }
+    }
+}
+
+/// Names a run by all that decides its order.
+fn tag(mode: Mode, refine: &Refinement) -> String {
+    let mut tag = format!("assay-{}", mode.name());
+    match refine.rewrite {
+        Some(Rewrite::MultiQuery { .. }) => tag += "-multi",
+        Some(Rewrite::Hyde) => tag += "-hyde",
+        None => {}
+    }
+    if refine.rerank.is_some() {
+        tag += "-rerank";
+    }
+    if let Some(lambda) = refine.mmr {
+        tag += &format!("-mmr{lambda}");
+    }
+    tag
 }
 
 pub(crate) fn search(loaded: &Loaded, args: &SearchArgs) -> Result<ExitCode> {
@@ -91,19 +123,37 @@ pub(crate) fn search(loaded: &Loaded, args: &SearchArgs) -> Result<ExitCode> {
             loaded.path(&loaded.config.data.documents).display()
         );
     };
+    let retrieval = &loaded.config.retrieval;
+    let reranker = refine::reranker(retrieval)?;
+    let refine = refine::refinement(retrieval, reranker.as_deref());
+    let rewriter = match refine.rewrite {
+        Some(_) => {
+            let Base { generator, hash } =
+                base::open(loaded, &loaded.config.model.base, Patience::Run)?;
+            let store = Store::open(&loaded.state_dir())?;
+            Some(refine::filed_rewriter(store, &generator, &hash))
+        }
+        None => None,
+    };
+    let searcher = refine::searcher(index, reranker, rewriter)?;
+    let mode = args.mode.unwrap_or(retrieval.mode.into());
     let text = args.query.as_deref().unwrap_or_default();
     let query = Query {
         text,
         k: args.k.unwrap_or(SHOWN),
-        mode: args.mode.search(),
+        vector: None,
+        mode: mode.search(),
         filter: filter.as_ref(),
-        viewer: loaded.config.retrieval.viewer(),
+        viewer: retrieval.viewer(),
     };
     if let (Some(queries), Some(out)) = (queries, &args.run) {
         let query = Query { k: args.k.unwrap_or(RUN_DEPTH), ..query };
-        return run(&index, &queries, out, query, args.mode.tag(), &ui);
+        let done = run(&searcher, &refine, &queries, out, query, mode, &ui)?;
+        refine::tell_unwritten(Some(&searcher), &ui);
+        return Ok(done);
     }
-    let found = index.search(&query)?;
+    let found = searcher.search(&refine, &query)?;
+    refine::tell_unwritten(Some(&searcher), &ui);
     if let Some(cut) = found.truncated {
         ui.note(&format!(
             "warning: the query has {} tokens; its meaning is that of the first {}",
@@ -153,19 +203,21 @@ fn hit_json(hit: &Hit) -> Value {
 }
 
 fn run(
-    index: &Index,
+    searcher: &Searcher,
+    refine: &Refinement,
     queries: &[(String, String)],
     out: &Path,
     query: Query<'_>,
-    tag: &str,
+    mode: Mode,
     ui: &Ui,
 ) -> Result<ExitCode> {
+    let tag = tag(mode, refine);
     let step = ui.step("search", queries.len() as u64);
     let mut lines = String::new();
     for (done, (id, text)) in queries.iter().enumerate() {
         step.tick(done as u64);
         crate::interrupt::check()?;
-        let found = documents(index, Query { text, ..query })?;
+        let found = documents(searcher, refine, Query { text, ..query })?;
         for (rank, (document, score)) in found.iter().enumerate() {
             let document = document.split_whitespace().collect::<Vec<_>>().join("%20");
             writeln!(lines, "{id} Q0 {document} {} {score} {tag}", rank + 1)?;
@@ -179,11 +231,17 @@ fn run(
 }
 
 /// The `k` best documents, each with the score of its best passage.
-fn documents(index: &Index, query: Query<'_>) -> Result<Vec<(String, f64)>> {
+fn documents(
+    searcher: &Searcher,
+    refine: &Refinement,
+    query: Query<'_>,
+) -> Result<Vec<(String, f64)>> {
     let depth = query.k;
     let mut passages = depth;
+    let written = searcher.write(refine, &[query.text])?.pop().flatten();
     loop {
-        let hits = index.search(&Query { k: passages, ..query })?.hits;
+        let query = Query { k: passages, ..query };
+        let hits = searcher.search_written(refine, &query, written.as_ref())?.hits;
         let found = hits.len();
         let mut documents: Vec<(String, f64)> = Vec::new();
         let mut seen = std::collections::HashSet::new();

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow};
 use assay_candidate::{Blame, CandidateError, Options, Request, Viewer};
-use assay_index::{Filter, IndexError, Query, SearchMode};
+use assay_index::{Filter, IndexError, Query};
 use assay_model::{Form, ModelError, Sampling};
 use assay_serve::{
     AnswerForm, AnswerRequest, Caller, CallerHeaders, Embeddings, ModelInfo, ModelUse, SearchHit,
@@ -18,7 +18,9 @@ use assay_types::{Output, Pages, Role};
 use serde::Deserialize as _;
 
 use crate::config::Loaded;
+use crate::refine;
 use crate::run::release::{self, Opened};
+use crate::ui::Ui;
 
 pub(crate) fn serve(
     loaded: &Loaded,
@@ -69,6 +71,12 @@ struct Released {
 impl Released {
     fn embedder(&self) -> String {
         format!("{}-embedder", self.name)
+    }
+
+    /// On standard error: the answer is given all the same.
+    fn tell_unwritten(&self) {
+        let search = self.release.search.as_ref();
+        refine::tell_unwritten(search.map(|s| &s.searcher), &Ui::default());
     }
 }
 
@@ -123,7 +131,9 @@ impl Service for Released {
         };
         let viewer = viewer(&request.caller);
         let request = Request { history, viewer, ..Request::new(&last.content) };
-        self.release.candidate.answer(&request, &options, on_text).map_err(|e| match e {
+        let answer = self.release.candidate.answer(&request, &options, on_text);
+        self.tell_unwritten();
+        answer.map_err(|e| match e {
             CandidateError::Model(ModelError::TooLong { tokens, limit }) => {
                 ServiceError::ContextTooLong { tokens, limit }
             }
@@ -147,19 +157,24 @@ impl Service for Released {
     }
 
     fn search(&self, request: &SearchRequest) -> Result<SearchResponse, ServiceError> {
-        let index = self.release.index.as_ref().ok_or(ServiceError::Unsupported("documents"))?;
+        let search = self.release.search.as_ref().ok_or(ServiceError::Unsupported("documents"))?;
         let filter = request.filter.as_ref().map(Filter::deserialize).transpose();
         let filter = filter.map_err(|e| ServiceError::BadFilter(e.to_string()))?;
-        let found = index.search(&Query {
+        let query = Query {
             filter: filter.as_ref(),
             viewer: viewer(&request.caller),
-            ..Query::new(&request.query, request.k, SearchMode::Hybrid)
-        });
+            ..Query::new(&request.query, request.k, search.ranked_by.search_mode())
+        };
+        let found = search.searcher.search(&search.refine, &query);
+        self.tell_unwritten();
         let found = found.map_err(|e| match e {
-            IndexError::Filter(e) => ServiceError::BadFilter(match e.hint() {
-                Some(hint) => format!("{e}; {hint}"),
-                None => e.to_string(),
-            }),
+            CandidateError::Index(IndexError::Filter(e)) => {
+                ServiceError::BadFilter(match e.hint() {
+                    Some(hint) => format!("{e}; {hint}"),
+                    None => e.to_string(),
+                })
+            }
+            CandidateError::Remote(e) => ServiceError::Upstream(e.to_string()),
             other => ServiceError::Internal(other.to_string()),
         })?;
         let hits = found

@@ -20,6 +20,8 @@ const TRIES: usize = 8;
 pub struct Query<'a> {
     /// Words or a question. A blank one finds nothing; one without words that are indexed is left to the vectors.
     pub text: &'a str,
+    /// What the vectors are compared with, of the embedder's dimension; `None` is the text's own vector.
+    pub vector: Option<&'a [f32]>,
     /// Chunks at most.
     pub k: usize,
     /// By which ranking.
@@ -33,7 +35,7 @@ pub struct Query<'a> {
 impl<'a> Query<'a> {
     /// Among all documents that everyone may read.
     pub fn new(text: &'a str, k: usize, mode: SearchMode) -> Self {
-        Query { text, k, mode, filter: None, viewer: Viewer::ANYONE }
+        Query { text, vector: None, k, mode, filter: None, viewer: Viewer::ANYONE }
     }
 }
 
@@ -271,7 +273,7 @@ impl Index {
         Ok(seen.map(Hit::unranked).collect())
     }
 
-    fn record(&self) -> &Record {
+    pub(crate) fn record(&self) -> &Record {
         &self.corpus.record
     }
 
@@ -299,7 +301,16 @@ impl Index {
                 (None, None)
             }
             SearchMode::Hybrid | SearchMode::Reciprocal | SearchMode::Vector => {
-                self.embed(query.text)?
+                match query.vector {
+                    Some(vector) => {
+                        let given = checked(self.embedder.as_ref(), 1, vec![vector.to_vec()])?;
+                        (given.into_iter().next(), None)
+                    }
+                    None => {
+                        let (vector, truncated) = self.embed_query(query.text)?;
+                        (Some(vector), truncated)
+                    }
+                }
             }
         };
         let embed_ms = if embedded.is_some() { milliseconds(began) } else { 0.0 };
@@ -325,14 +336,29 @@ impl Index {
         }
     }
 
-    /// The vector of a query, and whether it is that of its beginning.
-    fn embed(&self, text: &str) -> Result<(Option<Vec<f32>>, Option<TruncatedQuery>), IndexError> {
+    /// What the vectors are searched by for a text, and whether it is that of its beginning only.
+    ///
+    /// # Errors
+    /// When the embedder fails.
+    pub fn embed_query(
+        &self,
+        text: &str,
+    ) -> Result<(Vec<f32>, Option<TruncatedQuery>), IndexError> {
         let embedder = self.embedder.as_ref();
         let read = embedder.max_tokens();
         // A token has a byte at least: most queries need not be counted.
         let tokens = if text.len() > read / 2 { embedder.count_tokens(text) } else { 0 };
         let truncated = (tokens > read).then_some(TruncatedQuery { tokens, read });
-        Ok((checked(embedder, 1, embedder.embed_queries(&[text])?)?.pop(), truncated))
+        Ok((checked(embedder, 1, embedder.embed_queries(&[text])?)?.remove(0), truncated))
+    }
+
+    /// The vector of a text as if it stood in a document.
+    ///
+    /// # Errors
+    /// When the embedder fails.
+    pub fn embed_passage(&self, text: &str) -> Result<Vec<f32>, IndexError> {
+        let embedder = self.embedder.as_ref();
+        Ok(checked(embedder, 1, embedder.embed(&[text])?)?.remove(0))
     }
 
     /// The chunks that a query may find by what the record says now, and the number of its last change.
@@ -388,7 +414,7 @@ impl Index {
 }
 
 impl Hit {
-    fn unranked(stored: StoredChunk) -> Self {
+    pub(crate) fn unranked(stored: StoredChunk) -> Self {
         let StoredChunk {
             path,
             content_hash,
@@ -428,6 +454,9 @@ pub(crate) fn settings(embedder: &dyn Embed, config: IndexConfig) -> String {
     hasher.update(&assay_text::VERSION.to_le_bytes());
     hasher.update(&(chunk_tokens(embedder, config) as u64).to_le_bytes());
     hasher.update(embedder.id().as_bytes());
+    if !config.contextual_headers {
+        hasher.update(b" without headers");
+    }
     hasher.finalize().to_hex().to_string()
 }
 
@@ -453,7 +482,8 @@ fn load(
         } else {
             chunk_ids = r.chunk_ids()?;
             let settings = Settings { key: &settings, dims: embedder.dims(), bm25: config.bm25 };
-            Loaded::Ready(project(&corpus.segments(), r, &settings, &rows, before)?)
+            let headers = config.contextual_headers;
+            Loaded::Ready(project(&corpus.segments(), r, &settings, headers, &rows, before)?)
         };
         let described = rows.iter().map(|row| (row.id, row.chunks as u32, row.properties.clone()));
         let catalog = Catalog::new(r.sequence()?, described);
@@ -476,11 +506,13 @@ fn project(
     dir: &Path,
     record: &Reader<'_>,
     settings: &Settings<'_>,
+    headers: bool,
     rows: &[DocumentRow],
     before: Option<&Projections>,
 ) -> Result<Projections, IndexError> {
     let content = |source: &Source<'_>| {
-        let texts = record.chunks_of(source.path)?.iter().map(lexical_text).collect();
+        let chunks = record.chunks_of(source.path)?;
+        let texts = chunks.into_iter().map(|chunk| lexical_text(chunk, headers)).collect();
         Ok(Content { texts, vectors: record.vectors_of(source.id, settings.dims)? })
     };
     let sources: Vec<Source<'_>> = rows
@@ -513,7 +545,10 @@ pub(crate) fn snapshot_hash(settings: &str, rows: &[DocumentRow]) -> String {
 }
 
 /// What BM25 reads of a chunk.
-fn lexical_text(chunk: &StoredChunk) -> String {
+fn lexical_text(chunk: StoredChunk, headers: bool) -> String {
+    if !headers {
+        return chunk.text;
+    }
     let mut text = context(chunk.title.as_deref(), &chunk.heading_path, &chunk.text).join("\n");
     text.push('\n');
     text.push_str(&chunk.text);

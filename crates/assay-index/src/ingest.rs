@@ -393,7 +393,11 @@ impl<'a> Run<'a> {
         let mut chunks = Vec::with_capacity(pieces.len());
         for piece in pieces {
             let text = &parsed.text[piece.span.clone()];
-            let text = embedded_text(embedder, parsed.title.as_deref(), &piece.heading_path, text);
+            let text = if self.index.config.contextual_headers {
+                embedded_text(embedder, parsed.title.as_deref(), &piece.heading_path, text)
+            } else {
+                text.to_owned()
+            };
             let key = embedding_key(embedder, &text);
             if !self.missing_keys.contains(&key)
                 && !self.index.corpus.record.read(|r| r.has_embedding(&key))?

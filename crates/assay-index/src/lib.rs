@@ -46,6 +46,7 @@ mod lexical;
 mod parser;
 mod projections;
 mod properties;
+mod recheck;
 mod record;
 mod segment;
 mod vectors;
@@ -87,10 +88,17 @@ pub struct IndexConfig {
     pub max_file_bytes: u64,
     /// How words are scored.
     pub bm25: Bm25,
+    /// Whether words and vectors of a chunk are also those of its document's title and of the headings above it.
+    pub contextual_headers: bool,
 }
 
 impl Default for IndexConfig {
     fn default() -> Self {
-        IndexConfig { chunk_tokens: 200, max_file_bytes: 64 << 20, bm25: Bm25::default() }
+        IndexConfig {
+            chunk_tokens: 200,
+            max_file_bytes: 64 << 20,
+            bm25: Bm25::default(),
+            contextual_headers: true,
+        }
     }
 }

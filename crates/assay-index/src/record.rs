@@ -657,6 +657,42 @@ impl Reader<'_> {
         self.stored(row, text).map(Some)
     }
 
+    /// The chunk that begins there, unless there is none.
+    pub(crate) fn chunk_at(
+        &self,
+        path: &str,
+        start: usize,
+    ) -> Result<Option<StoredChunk>, IndexError> {
+        let id = self.run(|| {
+            self.tx
+                .prepare_cached(
+                    "SELECT c.id FROM documents d JOIN chunks c ON c.document = d.id WHERE d.path = ? AND c.start = ?",
+                )?
+                .query_row(params![path, start], |r| r.get(0))
+                .optional()
+        })?;
+        id.map_or(Ok(None), |id| self.chunk(id))
+    }
+
+    /// The vector of the chunk that begins there, unless there is none.
+    pub(crate) fn vector_at(
+        &self,
+        path: &str,
+        start: usize,
+    ) -> Result<Option<Vec<f32>>, IndexError> {
+        let bytes: Option<Vec<u8>> = self.run(|| {
+            self.tx
+                .prepare_cached(
+                    "SELECT e.vector FROM documents d JOIN chunks c ON c.document = d.id
+                     JOIN embeddings e ON e.key = c.embedding WHERE d.path = ? AND c.start = ?",
+                )?
+                .query_row(params![path, start], |r| r.get(0))
+                .optional()
+        })?;
+        let value = |bytes: &[u8; 4]| f32::from_le_bytes(*bytes);
+        Ok(bytes.map(|bytes| bytes.as_chunks::<4>().0.iter().map(value).collect()))
+    }
+
     /// A chunk as it was indexed, or an error: no other bytes are ever returned.
     fn stored(&self, row: ChunkRow, text: Option<String>) -> Result<StoredChunk, IndexError> {
         let ChunkRow { path, content_hash, title, span, heading_path, hash, pages, raw, .. } = row;

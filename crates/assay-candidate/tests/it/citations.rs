@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use assay_candidate::{
-    Candidate, CandidateSpec, EncoderEmbedder, Guard, Options, RankedBy, Request, RetrievalSpec,
-    RetrieveFrom, Retriever, Shot, Source, user_turn,
+    Candidate, CandidateSpec, EncoderEmbedder, Guard, Options, RankedBy, Refinement, Request,
+    RetrievalSpec, RetrieveFrom, Retriever, Searcher, Shot, Source, user_turn,
 };
 use assay_index::{Index, IndexConfig};
 use assay_model::{Decoder, Encoder, EncoderPrecision, Precision};
@@ -76,6 +76,7 @@ pub(super) fn candidate(folder: &Path, guard: Guard) -> Option<Candidate> {
     let retrieval = RetrievalSpec {
         from: RetrieveFrom::Documents,
         ranked_by: RankedBy::Hybrid,
+        refine: Refinement::default(),
         top_k: 3,
         prompt_tokens: 1500,
     };
@@ -93,7 +94,7 @@ pub(super) fn candidate(folder: &Path, guard: Guard) -> Option<Candidate> {
         max_new_tokens: 24,
         form: None,
     };
-    let retriever = Some(Retriever::Documents(Arc::new(index)));
+    let retriever = Some(Retriever::Documents(Searcher::new(Arc::new(index))));
     Some(Candidate::new(spec, decoder, None, retriever).expect("a candidate"))
 }
 

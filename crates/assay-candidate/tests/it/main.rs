@@ -2,6 +2,7 @@
 
 mod attacks;
 mod citations;
+mod retrieve;
 
 use assay_candidate::{PromptBudget, token_bound};
 use assay_model::PromptCounter;

@@ -2,7 +2,8 @@
 
 use anyhow::{Context as _, Result};
 use assay_candidate::{
-    CandidateSpec, Golden, Guard, RetrievalSpec, RetrieveFrom, Shot, ShownChunk, Source, user_turn,
+    CandidateSpec, Golden, Guard, Refinement, RetrievalSpec, RetrieveFrom, Shot, ShownChunk,
+    Source, user_turn,
 };
 use assay_store::{Key, StepKey};
 use assay_types::{Item, Task};
@@ -115,6 +116,10 @@ fn retrieval(bench: &Bench<'_>, from: RetrieveFrom, top_k: usize) -> RetrievalSp
     RetrievalSpec {
         from,
         ranked_by: retrieval.mode.into(),
+        refine: match from {
+            RetrieveFrom::Documents => bench.refine.clone(),
+            RetrieveFrom::Examples => Refinement::default(),
+        },
         top_k,
         prompt_tokens: retrieval.prompt_tokens,
     }
@@ -197,7 +202,7 @@ fn cited_shots(bench: &Bench<'_>, spec: &CandidateSpec, top_k: usize) -> Result<
         if found.len() == CITED_SHOTS {
             break;
         }
-        let (context, golden) = tune::raft(bench, top_k, 1.0, item)?;
+        let (context, golden) = tune::raft(bench, spec, top_k, 1.0, item)?;
         if matches!(golden, Golden::At(_)) {
             let input = user_turn(&item.input, &context.sources, spec.guard);
             let shown = shown(bench, &context.sources)?;
@@ -259,5 +264,6 @@ pub(crate) fn best(bench: &Bench<'_>, variants: &Variants) -> Result<Choice> {
     };
     bench.store.put(&variants.key, &choice)?;
     work.done(&choice.note());
+    bench.tell_unwritten();
     Ok(choice)
 }

@@ -110,6 +110,7 @@ pub(crate) fn answers(
             "{passing} of them for reasons that may pass: `assay run` asks these again"
         ));
     }
+    bench.tell_unwritten();
     Ok(done)
 }
 
@@ -155,6 +156,7 @@ pub(crate) fn dev_answers(
         step.tick(done.len() as u64);
     }
     step.done(&format!("{} answers", done.len()));
+    bench.tell_unwritten();
     Ok(done)
 }
 

@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, bail};
 use assay_candidate::{
-    Candidate, CandidateSpec, EncoderEmbedder, ExampleIndex, Generator, RetrieveFrom, Retriever,
-    Shot,
+    Candidate, CandidateSpec, EncoderEmbedder, ExampleIndex, Generator, RankedBy, Refinement,
+    RetrieveFrom, Retriever, Rewriter, Searcher, Shot,
 };
 use assay_index::{Embed, Index};
 use assay_model::{Adapter, Encoder, Prefixes};
@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use super::Bench;
 use crate::base::{self, Patience};
 use crate::config::{EmbedderPrecision, Loaded, Model};
-use crate::model;
+use crate::{model, refine};
 
 /// The part of a manifest that is no hash.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -29,6 +29,10 @@ pub(crate) struct Settings {
     pub(crate) embedder_precision: EmbedderPrecision,
     pub(crate) query_prefix: Option<String>,
     pub(crate) document_prefix: Option<String>,
+    #[serde(default)]
+    pub(crate) reranker: Option<String>,
+    #[serde(default)]
+    pub(crate) reranker_precision: EmbedderPrecision,
     /// Folder of the example index, relative to the store.
     pub(crate) examples: Option<String>,
 }
@@ -50,7 +54,10 @@ pub(crate) fn file(
         parts.insert("embedder".to_owned(), bench.embedder.id().to_owned());
         parts.insert("context".to_owned(), bench.context_hash.clone());
     }
-    let examples = spec.retrieval.is_some_and(|r| r.from == RetrieveFrom::Examples);
+    let retrieval = spec.retrieval.as_ref();
+    let examples = retrieval.is_some_and(|r| r.from == RetrieveFrom::Examples);
+    let reranks = retrieval.is_some_and(|r| r.refine.rerank.is_some());
+    let reranker = bench.config.retrieval.reranker.clone().filter(|_| reranks);
     let model = &bench.config.model;
     let settings = Settings {
         spec: spec.clone(),
@@ -59,6 +66,8 @@ pub(crate) fn file(
         embedder_precision: model.embedder_precision,
         query_prefix: model.query_prefix.clone(),
         document_prefix: model.document_prefix.clone(),
+        reranker,
+        reranker_precision: bench.config.retrieval.reranker_precision,
         examples: examples.then(|| bench.examples_folder.clone()).flatten(),
     };
     Ok(bench.store.create_release(&ReleaseManifest {
@@ -73,8 +82,15 @@ pub(crate) struct Opened {
     pub(crate) id: String,
     pub(crate) candidate: Candidate,
     pub(crate) embedder: Arc<dyn Embed>,
-    pub(crate) index: Option<Arc<Index>>,
+    pub(crate) search: Option<Search>,
     pub(crate) made_ms: i64,
+}
+
+/// How documents are searched: as the release's candidate does where it reads them, else plainly.
+pub(crate) struct Search {
+    pub(crate) searcher: Searcher,
+    pub(crate) ranked_by: RankedBy,
+    pub(crate) refine: Refinement,
 }
 
 /// The current release of a project, or the newest one of the named candidate.
@@ -131,7 +147,8 @@ pub(crate) fn open(loaded: &Loaded, candidate: Option<&str>) -> Result<Opened> {
         .then(|| Index::open(&documents, embedder.clone(), super::index_config(&loaded.config)))
         .transpose()?
         .map(Arc::new);
-    let retriever = match (settings.spec.retrieval.map(|r| r.from), &settings.examples) {
+    let from = settings.spec.retrieval.as_ref().map(|r| r.from);
+    let retriever = match (from, &settings.examples) {
         (None, _) => None,
         (Some(RetrieveFrom::Documents), _) => {
             same("embedder", part("embedder"), embedder.id())?;
@@ -142,7 +159,7 @@ pub(crate) fn open(loaded: &Loaded, candidate: Option<&str>) -> Result<Opened> {
                      hint: `assay run` indexes them and decides anew"
                 );
             }
-            Some(Retriever::Documents(index))
+            Some(Retriever::Documents(searcher(&settings, index, &base.generator)?))
         }
         (Some(RetrieveFrom::Examples), Some(folder)) => {
             same("embedder", part("embedder"), embedder.id())?;
@@ -151,13 +168,43 @@ pub(crate) fn open(loaded: &Loaded, candidate: Option<&str>) -> Result<Opened> {
         }
         (Some(RetrieveFrom::Examples), None) => bail!("release {} names no examples", release.id),
     };
+    let search = match (&retriever, &settings.spec.retrieval) {
+        (Some(Retriever::Documents(searcher)), Some(retrieval)) => Some(Search {
+            searcher: searcher.clone(),
+            ranked_by: retrieval.ranked_by,
+            refine: retrieval.refine.clone(),
+        }),
+        _ => index.map(|index| Search {
+            searcher: Searcher::new(index),
+            ranked_by: RankedBy::default(),
+            refine: Refinement::default(),
+        }),
+    };
     Ok(Opened {
         id: release.id.0.clone(),
         candidate: Candidate::new(settings.spec, base.generator, adapter, retriever)?,
         embedder,
-        index,
+        search,
         made_ms: release.made_ms,
     })
+}
+
+/// The documents with the models that the release was measured with.
+fn searcher(settings: &Settings, index: Arc<Index>, base: &Generator) -> Result<Searcher> {
+    let refine = settings.spec.retrieval.as_ref().map(|r| &r.refine);
+    let reranker = match (refine.and_then(|r| r.rerank.as_ref()), &settings.reranker) {
+        (Some(wanted), Some(name)) => {
+            let reranker = refine::open_reranker(name, settings.reranker_precision)?;
+            same("reranker", Some(&wanted.model), reranker.hash())?;
+            Some(reranker)
+        }
+        (Some(_), None) => bail!("the release names no reranker, and was measured with one"),
+        (None, _) => None,
+    };
+    // What callers ask is not kept.
+    let rewrites = refine.is_some_and(|r| r.rewrite.is_some());
+    let rewriter = rewrites.then(|| Rewriter::new(base.clone(), None));
+    refine::searcher(index, reranker, rewriter)
 }
 
 fn same(what: &str, released: Option<&str>, found: &str) -> Result<()> {

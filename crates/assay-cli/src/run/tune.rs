@@ -227,6 +227,10 @@ fn key(
 
 /// Items as conversations to learn: the prompt that will be served, and the answer.
 fn rows(bench: &Bench<'_>, spec: &CandidateSpec, items: &[Item]) -> Result<Vec<TrainRow>> {
+    if spec.cites() {
+        bench.write_queries(items)?;
+        bench.tell_unwritten();
+    }
     items
         .iter()
         .map(|item| {
@@ -240,7 +244,7 @@ fn rows(bench: &Bench<'_>, spec: &CandidateSpec, items: &[Item]) -> Result<Vec<T
 }
 
 fn context(bench: &Bench<'_>, spec: &CandidateSpec, item: &Item) -> Result<(Context, Golden)> {
-    let Some(policy) = spec.retrieval else { return Ok((Context::default(), Golden::Unused)) };
+    let Some(policy) = &spec.retrieval else { return Ok((Context::default(), Golden::Unused)) };
     match policy.from {
         RetrieveFrom::Examples => {
             let examples = bench.examples.as_ref().context("examples are not indexed")?;
@@ -248,7 +252,7 @@ fn context(bench: &Bench<'_>, spec: &CandidateSpec, item: &Item) -> Result<(Cont
             Ok((Context { sources: Vec::new(), shots }, Golden::Unused))
         }
         RetrieveFrom::Documents => {
-            raft(bench, policy.top_k, bench.config.training.golden_share, item)
+            raft(bench, spec, policy.top_k, bench.config.training.golden_share, item)
         }
     }
 }
@@ -259,15 +263,17 @@ fn context(bench: &Bench<'_>, spec: &CandidateSpec, item: &Item) -> Result<(Cont
 /// chunk teaches the abstention, not an invented citation.
 pub(super) fn raft(
     bench: &Bench<'_>,
+    spec: &CandidateSpec,
     top_k: usize,
     golden_share: f64,
     item: &Item,
 ) -> Result<(Context, Golden)> {
-    let index = bench.index.as_ref().context("documents are not indexed")?;
+    let searcher = bench.searcher.as_ref().context("documents are not indexed")?;
+    let index = searcher.index();
     let viewer = bench.config.retrieval.viewer();
     let mode = RankedBy::from(bench.config.retrieval.mode).search_mode();
     let query = Query::new(&item.input, top_k.max(DISTRACTOR_POOL), mode);
-    let found = index.search(&Query { viewer, ..query })?;
+    let found = searcher.search(&bench.refine, &Query { viewer, ..query })?;
     let retrieved: Vec<Chunk> = found.hits.iter().map(chunk).collect();
     let mut gold = Vec::new();
     for document in &item.doc_ids {
@@ -307,9 +313,20 @@ pub(super) fn raft(
         let (document, start, text) = (c.document.clone(), c.start, c.text.clone());
         sources.push(Source { document, start, headings, text });
     }
-    // As when it is asked.
-    let (sources, places) =
-        join_adjacent(&sources, &|document| index.document_text(document, viewer))?;
+    // As when it is asked; but neighbours do not tell an answer that is to be missing.
+    let text = |document: &str| index.document_text(document, viewer);
+    let limit = bench.config.retrieval.prompt_tokens;
+    let sources = searcher.widen(sources, bench.refine.window, viewer, &mut |widened| {
+        let added = widened.last().is_some_and(|s| assay_data::contains_answer(item, &s.text));
+        if added && row.golden.is_none() {
+            return Ok(false);
+        }
+        let (sources, _) = join_adjacent(widened, &text)?;
+        let context = Context { sources, shots: Vec::new() };
+        let messages = spec.messages(&[], &item.input, &context);
+        anyhow::Ok(bench.prompt_tokens(&messages)? <= limit)
+    })?;
+    let (sources, places) = join_adjacent(&sources, &text)?;
     let golden = row.golden.map_or(Golden::Absent, |position| Golden::At(places[position] + 1));
     Ok((Context { sources, shots: Vec::new() }, golden))
 }

@@ -315,3 +315,50 @@ fn a_long_query_says_that_it_was_cut() {
     assert_eq!(cut(&long, SearchMode::Bm25), None);
     assert_eq!(cut(&"lamp ".repeat(64), SearchMode::Vector), None);
 }
+
+#[test]
+fn what_was_found_a_while_ago_is_looked_up_again() {
+    let project = project();
+    let index = project.ingested();
+    let staff = ["staff".to_owned()];
+    let query = Query { viewer: names(&staff, None), ..Query::new("lamp", 99, SearchMode::Hybrid) };
+    let hits = index.search(&query).unwrap().hits;
+    let still = |hits: &[Hit]| index.still_found(hits, &query).unwrap();
+    assert_eq!(still(&hits), [true; 3]);
+    let vectors = index.vectors(&hits).unwrap();
+    for (hit, vector) in hits.iter().zip(&vectors) {
+        assert!(vector.is_some(), "{}", hit.document);
+    }
+    index.corpus().delete(&["open.md"]).unwrap();
+    index.corpus().set_access(&["hr/own.md"], Some(&["anna".to_owned()])).unwrap();
+    let expected: Vec<bool> = hits.iter().map(|h| h.document == "hr/pay.md").collect();
+    assert_eq!(still(&hits), expected);
+    let gone: Vec<bool> = hits.iter().map(|h| h.document == "open.md").collect();
+    let there = index.vectors(&hits).unwrap();
+    assert_eq!(there.iter().map(Option::is_none).collect::<Vec<_>>(), gone);
+    // Of those who may not see it, and of what was not asked for.
+    assert_eq!(
+        index.still_found(&hits, &Query { viewer: Viewer::ANYONE, ..query }).unwrap(),
+        [false; 3]
+    );
+    let filter = Filter::parse("year = 1999").unwrap();
+    let asked = Query { filter: Some(&filter), ..query };
+    assert_eq!(index.still_found(&hits, &asked).unwrap(), [false; 3]);
+}
+
+#[test]
+fn a_given_vector_takes_the_place_of_that_of_the_text() {
+    let project = project();
+    let index = project.ingested();
+    let staff = ["staff".to_owned()];
+    let query = Query { viewer: names(&staff, None), ..Query::new("lamp", 9, SearchMode::Vector) };
+    let vector = Words::vector("own");
+    let hits = index.search(&Query { vector: Some(&vector), ..query }).unwrap().hits;
+    assert_eq!(hits[0].document, "hr/own.md");
+    assert_eq!(index.embed_query("lamp").unwrap().0, Words::vector("lamp"));
+    assert_eq!(index.embed_passage("own").unwrap(), vector);
+    // One of another length, or with a value that is none, is refused.
+    for wrong in [vec![1.0; 3], vec![f32::NAN; 32]] {
+        assert!(index.search(&Query { vector: Some(&wrong), ..query }).is_err());
+    }
+}

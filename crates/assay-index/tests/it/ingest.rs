@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use assay_index::{
-    IndexError, IngestOutcome, PageOutcome, Parse, Query, SearchMode, Viewer, read_ledger,
+    Index, IndexConfig, IndexError, IngestOutcome, PageOutcome, Parse, Query, SearchMode, Viewer,
+    read_ledger,
 };
 use assay_text::{FailedPage, Format, Parsed};
 use fs_err as fs;
@@ -300,4 +301,34 @@ fn every_page_is_accounted_for_and_hits_know_theirs() {
     let across = text.find("red\n\nblue").unwrap();
     assert_eq!(at(across, "red\n\nblue"), Some(Some(1..=3)));
     assert_eq!(at(across, "red\nblue"), None);
+}
+
+#[test]
+fn titles_and_headings_find_chunks_unless_they_are_left_out() {
+    let text = "# Lamps\n\nIn red.\n\n## Repair\n\nTurn it off and wait.\n";
+    let project = Project::new(&[("a.md", text), ("b.md", "Something else.")]);
+    let open = |contextual_headers| {
+        let config = IndexConfig { chunk_tokens: 8, contextual_headers, ..IndexConfig::default() };
+        Index::open(&project.state(), Words::new("words"), config).unwrap()
+    };
+    let repair = text.find("## Repair").unwrap();
+    let found = |index: &Index, mode| {
+        let hits = search(index, "lamps", 9, mode);
+        hits.iter().map(|h| (h.document.clone(), h.span.start)).collect::<Vec<_>>()
+    };
+    let chunk = ("a.md".to_owned(), repair);
+    let mut with = open(true);
+    project.ingest(&mut with);
+    assert!(found(&with, SearchMode::Bm25).contains(&chunk));
+    assert_eq!(found(&with, SearchMode::Vector)[1], chunk);
+    let mut without = open(false);
+    assert_eq!(without.needs_ingest(), Some(2));
+    let report = project.ingest(&mut without);
+    // The first chunk holds its title itself, and the other document has none: only one text is another.
+    assert_eq!((report.changed, report.embeddings_computed), (2, 1));
+    assert_eq!(found(&without, SearchMode::Bm25), [("a.md".to_owned(), 0)]);
+    // The headings that a prompt shows are there all the same.
+    let hits = search(&without, "wait", 1, SearchMode::Bm25);
+    assert_eq!(hits[0].heading_path, ["Lamps", "Repair"]);
+    assert_eq!(open(true).needs_ingest(), Some(2));
 }
