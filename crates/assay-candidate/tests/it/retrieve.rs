@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use assay_candidate::{
-    Candidate, CandidateError, CandidateSpec, Drafts, Generator, PromptBudget, RankedBy,
+    Candidate, CandidateError, CandidateSpec, Drafts, Generator, Guard, PromptBudget, RankedBy,
     Refinement, RemoteGenerator, Request, Rerank, RetrievalSpec, RetrieveFrom, Retriever, Rewrite,
     Rewriter, Searcher, Viewer, Written,
 };
@@ -328,6 +328,7 @@ fn candidate(index: Arc<Index>, refine: Refinement, prompt_tokens: usize) -> Can
             top_k: 1,
             prompt_tokens,
         }),
+        guard: Guard::None,
         adapter: None,
         abstain: "No.".into(),
         abstain_below: None,
