@@ -17,6 +17,9 @@ pub(crate) fn ask(
     json: bool,
 ) -> Result<ExitCode> {
     let release = release::open(loaded, candidate)?;
+    if let Some(drift) = &release.drift {
+        eprintln!("note: {drift}");
+    }
     let mut out = std::io::stdout();
     let mut broken = false;
     let request = Request::new(question).seen_by(loaded.config.retrieval.viewer());

@@ -4,6 +4,7 @@
 
 pub(crate) mod choose;
 pub(crate) mod decide;
+mod drift;
 pub(crate) mod evaluate;
 pub(crate) mod release;
 pub(crate) mod tune;

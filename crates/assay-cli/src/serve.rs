@@ -33,6 +33,9 @@ pub(crate) fn serve(
         host.parse().with_context(|| format!("`{host}` is no IP address; try 127.0.0.1"))?;
     let address = SocketAddr::new(ip, port.unwrap_or(loaded.config.serve.port));
     let release = release::open(loaded, candidate)?;
+    if let Some(drift) = &release.drift {
+        eprintln!("note: {drift}; `assay run` measures again");
+    }
     let name = loaded.config.project.name.clone();
     let kind = release.candidate.spec().name.clone();
     let id = release.id.clone();

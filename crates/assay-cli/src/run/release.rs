@@ -15,6 +15,7 @@ use assay_store::{ReleaseManifest, Store};
 use serde::{Deserialize, Serialize};
 
 use super::Bench;
+use super::drift::{self, Drift};
 use crate::base::{self, Patience};
 use crate::config::{EmbedderPrecision, Loaded, Model};
 use crate::{model, refine};
@@ -54,6 +55,9 @@ pub(crate) fn file(
         parts.insert("embedder".to_owned(), bench.embedder.id().to_owned());
         parts.insert("context".to_owned(), bench.context_hash.clone());
     }
+    if let Some(index) = bench.index.as_ref().filter(|_| spec.cites()) {
+        parts.insert("corpus".to_owned(), drift::pin(&bench.store, index)?);
+    }
     let retrieval = spec.retrieval.as_ref();
     let examples = retrieval.is_some_and(|r| r.from == RetrieveFrom::Examples);
     let reranks = retrieval.is_some_and(|r| r.refine.rerank.is_some());
@@ -84,6 +88,8 @@ pub(crate) struct Opened {
     pub(crate) embedder: Arc<dyn Embed>,
     pub(crate) search: Option<Search>,
     pub(crate) made_ms: i64,
+    /// What has become of the documents since they were measured with.
+    pub(crate) drift: Option<Drift>,
 }
 
 /// How documents are searched: as the release's candidate does where it reads them, else plainly.
@@ -168,6 +174,10 @@ pub(crate) fn open(loaded: &Loaded, candidate: Option<&str>) -> Result<Opened> {
         }
         (Some(RetrieveFrom::Examples), None) => bail!("release {} names no examples", release.id),
     };
+    let drift = match (part("corpus"), &index) {
+        (Some(snapshot), Some(index)) => drift::since(&store, snapshot, index)?,
+        _ => None,
+    };
     let search = match (&retriever, &settings.spec.retrieval) {
         (Some(Retriever::Documents(searcher)), Some(retrieval)) => Some(Search {
             searcher: searcher.clone(),
@@ -186,6 +196,7 @@ pub(crate) fn open(loaded: &Loaded, candidate: Option<&str>) -> Result<Opened> {
         embedder,
         search,
         made_ms: release.made_ms,
+        drift,
     })
 }
 

@@ -109,6 +109,13 @@ fn a_run_decides_and_a_second_one_has_nothing_to_do() {
             .expect("a source");
         assert_eq!(source[citation.start..citation.end], citation.quote);
     }
+
+    // A release knows the documents that it was measured with.
+    assert!(!asked.stderr.contains("documents are not those"), "{}", asked.stderr);
+    fs_err::write(dir.path().join("docs/new.md"), "# New\n\nWe open at noon.\n").expect("a file");
+    assert_eq!(run(dir.path(), &["ingest"]).code, Some(0));
+    let asked = run(dir.path(), &["ask", "When do you open?", "--candidate", "hybrid"]);
+    assert!(asked.stderr.contains("1 added, 0 changed, 0 removed since"), "{}", asked.stderr);
 }
 
 #[test]
