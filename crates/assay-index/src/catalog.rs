@@ -11,6 +11,7 @@ use std::ops::{Bound, Range};
 use crate::bits::Bits;
 use crate::filter::{Condition, FieldTest, Filter, FilterError};
 use crate::properties::{Key, Properties, ValueKind, Viewer};
+use crate::remote::Documents;
 
 /// Numbers of documents, ascending.
 type Numbers = Vec<u32>;
@@ -18,6 +19,7 @@ type Numbers = Vec<u32>;
 /// A document of the projections.
 #[derive(Clone)]
 struct Entry {
+    id: i64,
     chunks: Range<u32>,
     /// `None` once it is gone.
     properties: Option<Properties>,
@@ -68,7 +70,7 @@ impl Catalog {
         let mut first = 0;
         for ((id, chunks, properties), number) in documents.zip(0..) {
             catalog.numbers.insert(id, number);
-            catalog.entries.push(Entry { chunks: first..first + chunks, properties: None });
+            catalog.entries.push(Entry { id, chunks: first..first + chunks, properties: None });
             catalog.put(number, properties);
             first += chunks;
         }
@@ -89,6 +91,16 @@ impl Catalog {
     /// Ids of all documents, those that are gone included.
     pub(crate) fn ids(&self) -> impl Iterator<Item = i64> + '_ {
         self.numbers.keys().copied()
+    }
+
+    /// The documents of a set of chunks that holds whole documents, and all others, by their ids.
+    pub(crate) fn documents(&self, chunks: &Bits) -> Documents {
+        let of = |among: bool| {
+            let entries = self.entries.iter().filter(|e| !e.chunks.is_empty());
+            let entries = entries.filter(|e| chunks.contains(e.chunks.start) == among);
+            entries.map(|e| e.id).collect()
+        };
+        Documents { allowed: of(true), others: of(false) }
     }
 
     fn put(&mut self, number: u32, properties: Properties) {

@@ -2,7 +2,7 @@ use std::borrow::Cow;
 use std::io;
 use std::path::PathBuf;
 
-use crate::{EmbedError, FilterError};
+use crate::{BackendError, EmbedError, FilterError};
 
 /// Why the index could not be opened, filled or searched.
 #[derive(Debug, thiserror::Error)]
@@ -82,6 +82,9 @@ pub enum IndexError {
     /// The embedder failed.
     #[error(transparent)]
     Embed(#[from] EmbedError),
+    /// The server that holds the vectors could not be used.
+    #[error(transparent)]
+    Backend(#[from] BackendError),
 }
 
 impl IndexError {
@@ -89,6 +92,7 @@ impl IndexError {
     pub fn hint(&self) -> Option<Cow<'static, str>> {
         let hint = match self {
             IndexError::Filter(e) => return e.hint().map(Cow::Owned),
+            IndexError::Backend(e) => return e.hint(),
             IndexError::NotAFolder { .. } => {
                 "name a folder with documents: Markdown, HTML, text, PDF, Office, EPUB, …"
             }

@@ -1,6 +1,6 @@
 //! Opening and searching.
 
-use std::ops::{Range, RangeInclusive};
+use std::ops::{ControlFlow, Range, RangeInclusive};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
@@ -8,9 +8,13 @@ use std::time::Instant;
 use crate::bits::Bits;
 use crate::catalog::Catalog;
 use crate::embed::checked;
-use crate::projections::{Content, Found, Projections, Settings, Source};
+use crate::projections::{Content, Elsewhere, Found, Projections, Settings, Source};
 use crate::record::{DocumentRow, Reader, Record, StoredChunk};
-use crate::{Corpus, Embed, Filter, InProcess, IndexConfig, IndexError, Parse, Properties, Viewer};
+use crate::remote::Remote;
+use crate::{
+    BackendCheck, BackendError, Corpus, Embed, Filter, InProcess, IndexConfig, IndexError, Parse,
+    Properties, Recall, VectorBackend, Viewer,
+};
 
 /// How often a search begins again because the record changed meanwhile.
 const TRIES: usize = 8;
@@ -129,6 +133,8 @@ pub struct Index {
     pub(crate) embedder: Arc<dyn Embed>,
     pub(crate) config: IndexConfig,
     pub(crate) parser: Arc<dyn Parse>,
+    /// Where the vectors are, if not in segments.
+    remote: Option<Remote>,
     state: State,
     /// Who may see which of the chunks in `state`; brought up to date by each search.
     catalog: Mutex<Arc<Catalog>>,
@@ -139,8 +145,12 @@ struct State {
     documents: Vec<DocumentInfo>,
     /// Of the n-th chunk, by path and position: its id in the record.
     chunk_ids: Vec<i64>,
+    /// The same by id, with n, where vectors are on a server.
+    numbers: Vec<(i64, u32)>,
     snapshot: String,
     projections: Loaded,
+    /// Whether the server that holds the vectors, if there is one, has those of all these documents.
+    sent: bool,
 }
 
 enum Loaded {
@@ -165,10 +175,7 @@ impl Index {
         config: IndexConfig,
     ) -> Result<Index, IndexError> {
         let corpus = Corpus::open(dir)?;
-        let (state, catalog) = load(&corpus, embedder.as_ref(), config, None)?;
-        let catalog = Mutex::new(Arc::new(catalog));
-        let parser = Arc::new(InProcess::default());
-        Ok(Index { corpus, embedder, config, parser, state, catalog })
+        Self::with(corpus, embedder, config, None)
     }
 
     /// The index, with files parsed by another parser than [`InProcess`].
@@ -176,15 +183,85 @@ impl Index {
         Index { parser, ..self }
     }
 
-    /// Brings the projections to the state of the record.
+    /// The same with the vectors on a server, which is brought to the state of the record. Searches find the same in
+    /// the same order, if the server's are exact.
+    ///
+    /// `progress` is told how many chunks were sent, of how many, and stops it by returning `Break`; what was sent
+    /// need not be sent again.
+    ///
+    /// # Errors
+    /// As [`Index::open`], [`IndexError::Backend`] when the server cannot be used or `progress` stopped it, and
+    /// [`IndexError::Busy`] if it lacks vectors while another process ingests.
+    pub fn open_on(
+        backend: Arc<dyn VectorBackend>,
+        dir: &Path,
+        embedder: Arc<dyn Embed>,
+        config: IndexConfig,
+        progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
+    ) -> Result<Index, IndexError> {
+        let corpus = Corpus::open(dir)?;
+        let remote = Remote::new(&corpus.record, backend, embedder.id(), embedder.dims())?;
+        let mut index = Self::with(corpus, embedder, config, Some(remote))?;
+        index.bring_forward(false, progress)?;
+        Ok(index)
+    }
+
+    fn with(
+        corpus: Corpus,
+        embedder: Arc<dyn Embed>,
+        config: IndexConfig,
+        remote: Option<Remote>,
+    ) -> Result<Index, IndexError> {
+        let (state, catalog) = load(&corpus, embedder.as_ref(), config, remote.is_some(), None)?;
+        let catalog = Mutex::new(Arc::new(catalog));
+        let parser = Arc::new(InProcess::default());
+        Ok(Index { corpus, embedder, config, parser, remote, state, catalog })
+    }
+
+    /// Brings the projections on this machine to the state of the record.
     pub(crate) fn reload(&mut self) -> Result<(), IndexError> {
         let before = match &self.state.projections {
             Loaded::Ready(projections) => Some(projections),
             Loaded::Stale(_) => None,
         };
-        let (state, catalog) = load(&self.corpus, self.embedder.as_ref(), self.config, before)?;
+        let (embedder, remote) = (self.embedder.as_ref(), self.remote.is_some());
+        let (state, catalog) = load(&self.corpus, embedder, self.config, remote, before)?;
         (self.state, self.catalog) = (state, Mutex::new(Arc::new(catalog)));
         Ok(())
+    }
+
+    /// Brings the server that holds the vectors to the state of the record, if there is one and it can be searched.
+    pub(crate) fn bring_forward(
+        &mut self,
+        held: bool,
+        progress: &mut dyn FnMut(usize, usize) -> ControlFlow<()>,
+    ) -> Result<(), IndexError> {
+        if let (Some(remote), Loaded::Ready(_)) = (&self.remote, &self.state.projections) {
+            remote.bring_forward(&self.corpus, held, progress)?;
+            self.state.sent = true;
+        }
+        Ok(())
+    }
+
+    /// Compares what the server holds with the record, and where its searches are approximate, `searches` of them
+    /// with exact ones; `None` if the vectors are here.
+    ///
+    /// # Errors
+    /// When the server or SQLite fails.
+    pub fn check_backend(&self, searches: usize) -> Result<Option<BackendCheck>, IndexError> {
+        let check = |r: &Remote| r.check(self.record(), &self.state.chunk_ids, searches);
+        self.remote.as_ref().map(check).transpose()
+    }
+
+    /// What approximate searches of this process found of what exact ones do, one in 64 being done both ways; `None`
+    /// if all are exact.
+    pub fn recall(&self) -> Option<Recall> {
+        self.remote.as_ref()?.recall()
+    }
+
+    /// The server that holds the vectors.
+    pub fn server(&self) -> Option<&str> {
+        self.remote.as_ref().map(|remote| remote.backend.server())
     }
 
     /// Builds the projections anew from the record, whatever state they are in.
@@ -194,7 +271,9 @@ impl Index {
     pub fn rebuild(&mut self) -> Result<(), IndexError> {
         let _held = self.corpus.lock()?;
         self.corpus.remove_projections()?;
-        self.reload()
+        self.remote.as_ref().map_or(Ok(()), Remote::clear)?;
+        self.reload()?;
+        self.bring_forward(true, &mut |_, _| ControlFlow::Continue(()))
     }
 
     /// The documents themselves: to delete them, to say who may read them, to check what is stored.
@@ -293,6 +372,9 @@ impl Index {
                 return Err(IndexError::Stale { documents: *documents });
             }
         };
+        if let (Some(remote), false) = (&self.remote, self.state.sent) {
+            return Err(remote.behind());
+        }
         let began = Instant::now();
         let blank = query.text.trim().is_empty() || self.state.chunk_ids.is_empty();
         let (embedded, truncated) = match query.mode {
@@ -318,15 +400,35 @@ impl Index {
         let began = Instant::now();
         let mut tries = 0;
         loop {
-            let (sequence, allowed) = self.allowed(query)?;
+            let (catalog, allowed) = self.allowed(query)?;
+            let sequence = catalog.sequence;
             if blank || query.k == 0 || allowed.count() == 0 {
                 let search_ms = milliseconds(began);
                 return Ok(SearchResult { hits: Vec::new(), embed_ms, search_ms, truncated });
             }
+            let documents = self.remote.as_ref().map(|_| catalog.documents(&allowed));
+            let elsewhere = self.remote.as_ref().zip(documents.as_ref());
+            let elsewhere = elsewhere.map(|(remote, documents)| Elsewhere {
+                remote,
+                record: self.record(),
+                ids: &self.state.chunk_ids,
+                numbers: &self.state.numbers,
+                documents,
+            });
+            let (text, vector) = (query.text, embedded.as_deref());
             let found =
-                projections.search(query.text, embedded.as_deref(), query.mode, query.k, &allowed);
-            let (hits, now) = self.resolve(found, query)?;
+                projections.search(text, vector, query.mode, query.k, &allowed, elsewhere.as_ref());
             tries += 1;
+            let found = match found {
+                // Another process may have removed what was looked for.
+                Err(IndexError::Backend(BackendError::Incomplete { .. }))
+                    if tries < TRIES && self.record().read(|r| r.sequence())? != sequence =>
+                {
+                    continue;
+                }
+                found => found?,
+            };
+            let (hits, now) = self.resolve(found, query)?;
             if now != sequence && tries < TRIES {
                 // What was put in the place of a hit that is gone is found by searching again.
                 continue;
@@ -361,10 +463,11 @@ impl Index {
         Ok(checked(embedder, 1, embedder.embed(&[text])?)?.remove(0))
     }
 
-    /// The chunks that a query may find by what the record says now, and the number of its last change.
-    fn allowed(&self, query: &Query<'_>) -> Result<(i64, Bits), IndexError> {
+    /// What the record says now, and the chunks that a query may find by it.
+    fn allowed(&self, query: &Query<'_>) -> Result<(Arc<Catalog>, Bits), IndexError> {
         let catalog = self.record().read(|r| self.catalog_now(r))?;
-        Ok((catalog.sequence, catalog.chunks(query.viewer, query.filter)?))
+        let allowed = catalog.chunks(query.viewer, query.filter)?;
+        Ok((catalog, allowed))
     }
 
     /// The catalogue, with what other processes have changed.
@@ -469,6 +572,7 @@ fn load(
     corpus: &Corpus,
     embedder: &dyn Embed,
     config: IndexConfig,
+    remote: bool,
     before: Option<&Projections>,
 ) -> Result<(State, Catalog), IndexError> {
     let settings = settings(embedder, config);
@@ -481,7 +585,8 @@ fn load(
             Loaded::Stale(stale)
         } else {
             chunk_ids = r.chunk_ids()?;
-            let settings = Settings { key: &settings, dims: embedder.dims(), bm25: config.bm25 };
+            let dims = if remote { 0 } else { embedder.dims() };
+            let settings = Settings { key: &settings, dims, bm25: config.bm25 };
             let headers = config.contextual_headers;
             Loaded::Ready(project(&corpus.segments(), r, &settings, headers, &rows, before)?)
         };
@@ -498,7 +603,12 @@ fn load(
                 properties: row.properties,
             })
             .collect();
-        Ok((State { documents, chunk_ids, snapshot, projections }, catalog))
+        let mut numbers: Vec<(i64, u32)> = match remote {
+            true => chunk_ids.iter().copied().zip(0..).collect(),
+            false => Vec::new(),
+        };
+        numbers.sort_unstable();
+        Ok((State { documents, chunk_ids, numbers, snapshot, projections, sent: !remote }, catalog))
     })
 }
 
@@ -513,7 +623,11 @@ fn project(
     let content = |source: &Source<'_>| {
         let chunks = record.chunks_of(source.path)?;
         let texts = chunks.into_iter().map(|chunk| lexical_text(chunk, headers)).collect();
-        Ok(Content { texts, vectors: record.vectors_of(source.id, settings.dims)? })
+        let vectors = match settings.dims {
+            0 => Vec::new(),
+            dims => record.vectors_of(source.id, dims)?,
+        };
+        Ok(Content { texts, vectors })
     };
     let sources: Vec<Source<'_>> = rows
         .iter()

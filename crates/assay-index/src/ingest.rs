@@ -20,7 +20,7 @@ use crate::folder::{Front, Rules, SIDECAR};
 use crate::index::{chunk_tokens, context, settings};
 use crate::ledger::{self, IngestOutcome, LedgerEntry};
 use crate::record::{DocumentRow, EmbeddingKey, NewChunk, NewDocument};
-use crate::{Embed, Index, IndexError, Properties};
+use crate::{BackendError, Embed, Index, IndexError, Properties};
 
 /// Texts that are embedded and committed together.
 const BATCH: usize = 64;
@@ -101,6 +101,17 @@ impl Index {
         // Also after a failure: what was committed before it counts.
         self.reload()?;
         let mut report = done?;
+        if !report.interrupted {
+            let (done, total) = (report.ledger.len(), report.files);
+            let embeddings_computed = report.embeddings_computed;
+            let sent = self.bring_forward(true, &mut |_, _| {
+                progress(IngestProgress { done, total, path: "", embeddings_computed })
+            });
+            report.interrupted = match sent {
+                Err(IndexError::Backend(BackendError::Behind { .. })) => true,
+                sent => sent.map(|()| false)?,
+            };
+        }
         report.chunks = self.chunk_count();
         Ok(report)
     }

@@ -30,6 +30,7 @@
 //! ```
 
 mod analysis;
+mod backend;
 mod bits;
 mod catalog;
 mod corpus;
@@ -48,9 +49,13 @@ mod projections;
 mod properties;
 mod recheck;
 mod record;
+mod remote;
 mod segment;
 mod vectors;
 
+pub use backend::{
+    Among, BackendDocument, BackendError, Collection, DocumentKey, Mark, Near, VectorBackend,
+};
 pub use corpus::{Corpus, CorpusSnapshot, SnapshotDocument, Verification};
 pub use document::examine;
 pub use embed::{Embed, EmbedError};
@@ -61,6 +66,7 @@ pub use ingest::{IngestProgress, IngestReport};
 pub use ledger::{IngestOutcome, LedgerEntry, PageOutcome, read_ledger};
 pub use parser::{InProcess, Parse};
 pub use properties::{Date, Metadata, Properties, Value, ValueKind, Viewer};
+pub use remote::{BackendCheck, Recall};
 
 /// Parameters of BM25.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -23,8 +23,10 @@ use crate::analysis::{self, Language};
 use crate::bits::Bits;
 use crate::fusion;
 use crate::lexical::{Lexical, Terms};
+use crate::record::Record;
+use crate::remote::{Documents, Places, Remote, There};
 use crate::segment::{Document, Section, Segment, SegmentWriter};
-use crate::vectors::{Codes, Goal, Similarities};
+use crate::vectors::{Codes, Goal, Scored, Similarities};
 use crate::{Bm25, IndexError, SearchMode};
 
 /// A segment is rewritten with new chunks unless it has more than so many times as many.
@@ -50,7 +52,7 @@ pub(crate) struct Source<'a> {
 pub(crate) struct Content {
     /// What BM25 reads of each.
     pub(crate) texts: Vec<String>,
-    /// Their vectors, one after the other.
+    /// Their vectors, one after the other; none where a server holds them.
     pub(crate) vectors: Vec<f32>,
 }
 
@@ -58,6 +60,7 @@ pub(crate) struct Content {
 pub(crate) struct Settings<'a> {
     /// Names everything that chunks and vectors follow from, but for the document.
     pub(crate) key: &'a str,
+    /// Values of a vector; 0 where a server holds the vectors.
     pub(crate) dims: usize,
     pub(crate) bm25: Bm25,
 }
@@ -90,6 +93,34 @@ pub(crate) struct Projections {
     chunks: Vec<u32>,
     live: Bits,
     lexical: Lexical,
+}
+
+/// Where a server is asked for vectors.
+pub(crate) struct Elsewhere<'a> {
+    pub(crate) remote: &'a Remote,
+    pub(crate) record: &'a Record,
+    /// Ids of the chunks in the record.
+    pub(crate) ids: &'a [i64],
+    /// The same in ascending order, with the numbers of their chunks.
+    pub(crate) numbers: &'a [(i64, u32)],
+    /// The documents of the allowed chunks.
+    pub(crate) documents: &'a Documents,
+}
+
+/// The similarities of a query, from segments or from a server.
+enum Nearest<'a> {
+    Here(Similarities<'a>),
+    There(There<'a>),
+}
+
+impl Nearest<'_> {
+    /// The `k` allowed chunks with the largest scores; equal scores in order.
+    fn best(&mut self, goal: &Goal<'_>, k: usize) -> Result<Vec<Scored>, IndexError> {
+        match self {
+            Nearest::Here(similarities) => Ok(similarities.best(goal, k)),
+            Nearest::There(there) => there.best(goal, k),
+        }
+    }
 }
 
 /// A chunk that was found.
@@ -200,11 +231,12 @@ impl Projections {
         mode: SearchMode,
         k: usize,
         allowed: &Bits,
-    ) -> Vec<Found> {
+        elsewhere: Option<&Elsewhere<'_>>,
+    ) -> Result<Vec<Found>, IndexError> {
         let allowed = &*self.slots_of(allowed);
         let k = k.min(allowed.count());
         if k == 0 {
-            return Vec::new();
+            return Ok(Vec::new());
         }
         let bm25 = match mode {
             SearchMode::Vector => None,
@@ -213,27 +245,24 @@ impl Projections {
         let bm25 = bm25.as_deref();
         let words = |n| bm25.map_or_else(Vec::new, |scores| self.best(scores, n));
         let vector = vector.filter(|_| mode != SearchMode::Bm25);
-        let mut similarities =
-            vector.map(|v| Similarities::new(&self.segments, &self.chunks, allowed, v));
-        let mut near =
-            |n| similarities.as_mut().map_or_else(Vec::new, |s| s.best(&Goal::SIMILAR, n));
+        let mut nearest = vector.map(|v| self.nearest(v, allowed, elsewhere));
+        let mut near = |n| nearest.as_mut().map_or(Ok(Vec::new()), |s| s.best(&Goal::SIMILAR, n));
 
         let ranked = if mode == SearchMode::Reciprocal { fusion::RECIPROCAL_DEPTH } else { RANKED };
         let by_words = words(ranked.max(if mode == SearchMode::Bm25 { k } else { 0 }));
-        let by_vector = near(ranked.max(if mode == SearchMode::Vector { k } else { 0 }));
-        let mut found: Vec<(u32, f64)> = match (mode, &mut similarities) {
+        let by_vector = near(ranked.max(if mode == SearchMode::Vector { k } else { 0 }))?;
+        let mut found: Vec<(u32, f64)> = match (mode, &mut nearest) {
             (SearchMode::Bm25, _) => {
                 by_words.iter().map(|&(slot, s)| (slot, f64::from(s))).collect()
             }
             (SearchMode::Vector, _) => by_vector.iter().map(|s| (s.slot, s.score)).collect(),
             (SearchMode::Hybrid, None) => Vec::new(),
-            (SearchMode::Hybrid, Some(similarities)) => {
+            (SearchMode::Hybrid, Some(nearest)) => {
                 let top = by_words.first().map_or(0.0, |&(_, score)| score);
                 let high = by_vector.first().map_or(0.0, |s| s.similarity);
-                let low =
-                    similarities.best(&Goal::DISTANT, 1).first().map_or(0.0, |s| s.similarity);
+                let low = nearest.best(&Goal::DISTANT, 1)?.first().map_or(0.0, |s| s.similarity);
                 let goal = fusion::normalised(bm25, top, low, high);
-                similarities.best(&goal, k).into_iter().map(|s| (s.slot, s.score)).collect()
+                nearest.best(&goal, k)?.into_iter().map(|s| (s.slot, s.score)).collect()
             }
             (SearchMode::Reciprocal, _) => {
                 let near: Vec<u32> = by_vector.iter().map(|s| s.slot).collect();
@@ -245,15 +274,27 @@ impl Projections {
         };
         found.truncate(k);
         let rank = |place: Option<usize>| place.map(|n| n + 1).filter(|n| *n <= RANKED);
-        found
-            .into_iter()
-            .map(|(slot, score)| Found {
-                chunk: self.chunks[slot as usize],
-                score,
-                bm25_rank: rank(by_words.iter().position(|s| s.0 == slot)),
-                vector_rank: rank(by_vector.iter().position(|s| s.slot == slot)),
-            })
-            .collect()
+        let found = found.into_iter().map(|(slot, score)| Found {
+            chunk: self.chunks[slot as usize],
+            score,
+            bm25_rank: rank(by_words.iter().position(|s| s.0 == slot)),
+            vector_rank: rank(by_vector.iter().position(|s| s.slot == slot)),
+        });
+        Ok(found.collect())
+    }
+
+    fn nearest<'a>(
+        &'a self,
+        vector: &'a [f32],
+        allowed: &'a Bits,
+        elsewhere: Option<&Elsewhere<'a>>,
+    ) -> Nearest<'a> {
+        let Some(e) = elsewhere else {
+            return Nearest::Here(Similarities::new(&self.segments, &self.chunks, allowed, vector));
+        };
+        let places =
+            Places { ids: e.ids, numbers: e.numbers, slots: &self.slots, chunks: &self.chunks };
+        Nearest::There(There::new(e.remote, e.record, places, e.documents, allowed, vector))
     }
 
     fn in_order(&self, a: u32, b: u32) -> Ordering {

@@ -6,6 +6,8 @@
 //! Every committed change of what can be found has a number in `changes`, ascending for ever: who remembers the
 //! last one that it has seen learns from one look whether it is behind, and from the rows after it of what.
 
+mod projected;
+
 use std::ops::{Range, RangeInclusive};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};

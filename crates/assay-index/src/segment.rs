@@ -24,7 +24,7 @@ const ALIGNMENT: usize = 64;
 pub(crate) enum Section {
     /// [`Document`]s, in the order of their chunks.
     Documents,
-    /// `f32` vectors of the chunks.
+    /// `f32` vectors of the chunks; here and below nothing where a server holds them.
     Rows,
     /// Their codes in four bits, in blocks of [`SCAN_ROWS`].
     Coarse,
@@ -142,6 +142,8 @@ impl Segment {
             self.checked::<Term>(Section::Terms).is_some(),
         ];
         let (chunks, dims, slots) = (self.chunks(), self.dims(), self.slots);
+        // Without vectors there are no codes of them.
+        let coded = if dims == 0 { 0 } else { slots };
         let lengths = [
             (Section::Rows, self.checked::<f32>(Section::Rows).map(<[f32]>::len), chunks * dims),
             (
@@ -152,13 +154,13 @@ impl Segment {
             (
                 Section::CoarseScales,
                 self.checked::<f32>(Section::CoarseScales).map(<[f32]>::len),
-                2 * slots,
+                2 * coded,
             ),
             (Section::Fine, self.bytes(Section::Fine).map(<[u8]>::len), chunks * fine_bytes(dims)),
             (
                 Section::FineScales,
                 self.checked::<f32>(Section::FineScales).map(<[f32]>::len),
-                2 * slots,
+                2 * coded,
             ),
             (Section::Lengths, self.checked::<u32>(Section::Lengths).map(<[u32]>::len), slots),
         ];

@@ -33,9 +33,9 @@ pub(crate) struct Codes {
 }
 
 impl Codes {
-    /// Of `rows` of `dims` values each.
+    /// Of `rows` of `dims` values each; nothing of vectors without values.
     pub(crate) fn of(rows: &[f32], dims: usize) -> Self {
-        let chunks = rows.len() / dims;
+        let chunks = rows.len().checked_div(dims).unwrap_or(0);
         let blocks = chunks.div_ceil(SCAN_ROWS);
         let slots = blocks * SCAN_ROWS;
         let mut codes = Codes {
@@ -45,7 +45,7 @@ impl Codes {
             fine_scales: [vec![0.0; slots], vec![0.0; slots]],
             norms: Norms::default(),
         };
-        for (i, row) in rows.chunks_exact(dims).enumerate() {
+        for (i, row) in rows.chunks_exact(dims.max(1)).enumerate() {
             let block =
                 &mut codes.coarse[i / SCAN_ROWS * coarse_bytes(dims)..][..coarse_bytes(dims)];
             let coarse = code_coarse(row, i % SCAN_ROWS, block);

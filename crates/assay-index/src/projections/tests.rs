@@ -165,7 +165,7 @@ fn check(
     let (query, q) = (text(query), vector(seed));
     for mode in [SearchMode::Bm25, SearchMode::Vector, SearchMode::Hybrid] {
         let scores = brute(corpus, &query, &q, mode, allowed);
-        let all = p.search(&query, Some(&q), mode, usize::MAX, allowed);
+        let all = p.search(&query, Some(&q), mode, usize::MAX, allowed, None).unwrap();
         let mut expected: Vec<f64> = scores.iter().flatten().copied().collect();
         expected.sort_by(|a, b| b.total_cmp(a));
         assert_eq!(all.len(), expected.len(), "{mode:?}");
@@ -182,12 +182,12 @@ fn check(
             "{mode:?}"
         );
         for k in [0, 1, 2, 3, 7, all.len() / 2] {
-            let some = p.search(&query, Some(&q), mode, k, allowed);
+            let some = p.search(&query, Some(&q), mode, k, allowed, None).unwrap();
             assert_eq!(some, all[..k.min(all.len())], "{mode:?} {k}");
         }
     }
     let legs = [SearchMode::Bm25, SearchMode::Vector]
-        .map(|mode| p.search(&query, Some(&q), mode, usize::MAX, allowed));
+        .map(|mode| p.search(&query, Some(&q), mode, usize::MAX, allowed, None).unwrap());
     let mut fused: BTreeMap<u32, f64> = BTreeMap::new();
     for leg in &legs {
         for (found, rank) in leg.iter().zip(1u32..).take(fusion::RECIPROCAL_DEPTH) {
@@ -196,7 +196,7 @@ fn check(
     }
     let mut fused: Vec<(u32, f64)> = fused.into_iter().collect();
     fused.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
-    let found = p.search(&query, Some(&q), SearchMode::Reciprocal, 5, allowed);
+    let found = p.search(&query, Some(&q), SearchMode::Reciprocal, 5, allowed, None).unwrap();
     let got: Vec<(u32, f64)> = found.iter().map(|f| (f.chunk, f.score)).collect();
     fused.truncate(5);
     assert_eq!(got, fused);
@@ -234,7 +234,7 @@ proptest! {
             check(&p, last, &query, seed, &allowed);
             check(&p, last, &query, seed, &Bits::all(n));
             for mode in [SearchMode::Bm25, SearchMode::Vector, SearchMode::Hybrid, SearchMode::Reciprocal] {
-                let search = |p: &Projections| p.search(&text(&query), Some(&vector(seed)), mode, 9, &allowed);
+                let search = |p: &Projections| p.search(&text(&query), Some(&vector(seed)), mode, 9, &allowed, None).unwrap();
                 prop_assert_eq!(search(&p), search(&again));
                 prop_assert_eq!(search(&p), search(&fresh));
             }
