@@ -71,6 +71,8 @@ mod tests {
             ("mysql://anna:secret@host/db", "mysql://anna@host/db"),
             ("postgres://anna:se@cret@host:notaport/db", "postgres://anna@host:notaport/db"),
             ("postgres://host/db?password=secret&port=x", "postgres://host/db"),
+            ("postgres://anna:secret@host/db", "postgres://anna@host/db"),
+            ("postgres://anna@host/db?password=secret", "postgres://anna@host/db"),
             ("qdrant://anna:secret@:x", "qdrant://anna@:x"),
             ("nothing", "nothing"),
         ] {

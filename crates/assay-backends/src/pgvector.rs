@@ -83,6 +83,9 @@ impl PgVector {
         precision: Precision,
     ) -> Result<Self, String> {
         let mut config: Config = address.parse().map_err(|e: postgres::Error| words(&e))?;
+        if config.get_password().is_some_and(|password| !password.is_empty()) {
+            return Err("a password does not stand in an address: backend_key_env names it".into());
+        }
         if let Some(key) = key {
             config.password(key);
         }

@@ -82,16 +82,21 @@ pub(crate) fn budget(config: &Config) -> String {
     }
 }
 
-/// The key, from the one place where it may stand. No error quotes the configured name: it could be the key itself.
 fn key(remote: &Remote) -> Result<Option<ApiKey>> {
-    let Some(name) = &remote.api_key_env else { return Ok(None) };
+    let key = secret("model.remote.api_key_env", remote.api_key_env.as_deref())?;
+    Ok(key.map(|key| ApiKey::new(&key)))
+}
+
+/// A key, from the one place where it may stand. No error quotes the configured name: it could be the key itself.
+pub(crate) fn secret(setting: &str, name: Option<&str>) -> Result<Option<String>> {
+    let Some(name) = name else { return Ok(None) };
     let value = std::env::var(name).ok().filter(|v| !v.trim().is_empty()).ok_or_else(|| {
         anyhow!(
-            "the environment variable that model.remote.api_key_env names is not set\n\
+            "the environment variable that {setting} names is not set\n\
              hint: export it in this shell; the key itself never stands in assay.toml"
         )
     })?;
-    Ok(Some(ApiKey::new(&value)))
+    Ok(Some(value))
 }
 
 /// A `tokenizer.json` or GGUF file: a path in the project, or what a model of the catalog or the Hub brings.

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, anyhow, bail};
+use assay_backends::Precision;
 use assay_candidate::{Guard, RankedBy, Viewer};
 use assay_model::EncoderPrecision;
 use assay_types::Task;
@@ -140,6 +141,26 @@ pub(crate) enum RewriteBy {
     Hyde,
 }
 
+/// How a server that holds the vectors searches them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum BackendSearch {
+    /// Comparing all.
+    #[default]
+    Exact,
+    /// Along an HNSW graph, which may miss some; one search in 64 is compared with an exact one.
+    Hnsw,
+}
+
+impl From<BackendSearch> for Precision {
+    fn from(search: BackendSearch) -> Precision {
+        match search {
+            BackendSearch::Exact => Precision::Exact,
+            BackendSearch::Hnsw => Precision::Approximate,
+        }
+    }
+}
+
 /// How the embedder's weights are held.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "snake_case")]
@@ -259,6 +280,12 @@ section!(Retrieval {
     principals: Vec<String> = Vec::new(),
     /// The tenant whose documents they read beside those of none.
     tenant: Option<String> = None,
+    /// The server that holds the vectors: postgres://user@host/database, or qdrant://host:6334; without one, they are here.
+    backend: Option<String> = None,
+    /// Environment variable that holds its password or API key.
+    backend_key_env: Option<String> = None,
+    /// How that server searches.
+    backend_search: BackendSearch = BackendSearch::default(),
 });
 
 section!(Training {
@@ -478,17 +505,17 @@ fn validate(config: &Config) -> Result<()> {
     }
     validate_retrieval(&config.retrieval)?;
     let named = |c: char| c.is_ascii_alphanumeric() || c == '_';
-    if config
-        .model
-        .remote
-        .api_key_env
-        .as_ref()
-        .is_some_and(|n| n.is_empty() || !n.chars().all(named))
-    {
-        // Not quoted: it may be the key.
-        bail!(
-            "model.remote.api_key_env is no name of an environment variable: it names the one that holds the key"
-        );
+    let keys = [
+        ("model.remote.api_key_env", &config.model.remote.api_key_env),
+        ("retrieval.backend_key_env", &config.retrieval.backend_key_env),
+    ];
+    for (key, name) in keys {
+        if name.as_ref().is_some_and(|n| n.is_empty() || !n.chars().all(named)) {
+            // Not quoted: it may be the key.
+            bail!(
+                "{key} is no name of an environment variable: it names the one that holds the key"
+            );
+        }
     }
     let headers = [
         ("serve.principals_header", &config.serve.principals_header),

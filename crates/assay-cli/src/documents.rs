@@ -1,10 +1,11 @@
-//! `assay index`: the documents themselves. Nothing here but `rebuild` needs a model.
+//! `assay index`: the documents themselves. Nothing here needs a model but `rebuild`, and `verify` where a server holds
+//! the vectors.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
-use assay_index::{Corpus, Index};
+use assay_index::Corpus;
 use clap::{Args, Subcommand};
 
 use crate::config::Loaded;
@@ -68,10 +69,10 @@ pub(crate) struct Who {
 pub(crate) fn index(loaded: &Loaded, command: IndexCommand) -> Result<ExitCode> {
     let dir = folder(loaded)?;
     match command {
-        IndexCommand::Verify { json } => return verify(&Corpus::open(&dir)?, json),
+        IndexCommand::Verify { json } => return verify(loaded, &Corpus::open(&dir)?, json),
         IndexCommand::Rebuild => {
             let embedder = release::embedder(&loaded.config.model)?;
-            let mut index = Index::open(&dir, embedder, run::index_config(&loaded.config))?;
+            let mut index = run::open_index(loaded, embedder, None)?;
             index.rebuild()?;
             eprintln!("{} documents, {} chunks", index.documents().len(), index.chunk_count());
         }
@@ -110,8 +111,24 @@ fn folder(loaded: &Loaded) -> Result<PathBuf> {
     Ok(dir)
 }
 
-fn verify(corpus: &Corpus, json: bool) -> Result<ExitCode> {
-    let found = corpus.verify()?;
+/// Searches with stored vectors by which approximate searches are checked.
+const CHECKED_SEARCHES: usize = 100;
+
+fn verify(loaded: &Loaded, corpus: &Corpus, json: bool) -> Result<ExitCode> {
+    let mut found = corpus.verify()?;
+    if loaded.config.retrieval.backend.is_some() {
+        let index = run::open_index(loaded, release::embedder(&loaded.config.model)?, None)?;
+        let server = index.server().unwrap_or_default().to_owned();
+        if let Some(checked) = index.check_backend(CHECKED_SEARCHES)? {
+            eprintln!("{server}: {} documents, {} unknown", checked.documents, checked.unknown);
+            if let Some(share) = checked.recall.and_then(|recall| recall.share()) {
+                eprintln!("{server}: approximate searches find {share:.3} of the first 10");
+            }
+            if checked.missing > 0 {
+                found.damage.push(format!("{server} lacks {} documents", checked.missing));
+            }
+        }
+    }
     if json {
         println!("{}", serde_json::to_string_pretty(&found)?);
     } else {

@@ -11,8 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use assay_index::{
-    Embed, Index, IndexConfig, IngestOutcome, IngestReport, LedgerEntry, PageOutcome, examine,
-    read_ledger,
+    Index, IndexConfig, IngestOutcome, IngestReport, LedgerEntry, PageOutcome, examine, read_ledger,
 };
 use assay_text::Parsed;
 use clap::Args;
@@ -59,8 +58,7 @@ pub(crate) fn ingest(loaded: &Loaded, args: &IngestArgs) -> Result<ExitCode> {
     interrupt::install()?;
     let ui = Ui::default();
     let embedder = release::embedder(&loaded.config.model)?;
-    let dir = loaded.state_dir().join("index");
-    let mut index = open(&dir, embedder, run::index_config(&loaded.config), args.limits)?;
+    let mut index = guarded(run::open_index(loaded, embedder, Some(&ui))?, args.limits);
     let folder = loaded.path(&loaded.config.data.documents);
 
     // Watched before it is read, so that no change falls in between.
@@ -124,15 +122,9 @@ pub(crate) fn ledger(loaded: &Loaded, json: bool) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The index in `dir`, with a parser that no document can crash.
-pub(crate) fn open(
-    dir: &Path,
-    embedder: Arc<dyn Embed>,
-    config: IndexConfig,
-    limits: ParserLimits,
-) -> Result<Index> {
-    let index = Index::open(dir, embedder, config)?;
-    Ok(index.with_parser(Arc::new(ParserProcess::new(limits))))
+/// The index, with a parser that no document can crash.
+pub(crate) fn guarded(index: Index, limits: ParserLimits) -> Index {
+    index.with_parser(Arc::new(ParserProcess::new(limits)))
 }
 
 fn update(index: &mut Index, folder: &Path, ui: &Ui) -> Result<IngestReport> {

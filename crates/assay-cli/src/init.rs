@@ -116,6 +116,7 @@ task = "{task}"                      # qa | classify | extract | generate
 # mmr = 0.9                        # below 1: repetitions move behind
 # rewrite = "hyde"                 # or multi_query: the base model writes queries anew
 # window = 1                       # neighbours of what was found, on each side
+# backend = "postgres://assay@localhost/assay"   # vectors on a server, or qdrant://host:6334; see docs/backends.md
 
 [training]
 # rank = 16

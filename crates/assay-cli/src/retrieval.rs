@@ -394,7 +394,8 @@ impl<'a> Bench<'a> {
         let dir = self.loaded.state_dir().join("tune").join(format!("{chunk_tokens}{plain}"));
         let config = IndexConfig { chunk_tokens, contextual_headers, ..IndexConfig::default() };
         let limits = ParserLimits::default();
-        let mut index = ingest::open(&dir, self.embedder.clone(), config, limits)?;
+        let index = Index::open(&dir, self.embedder.clone(), config)?;
+        let mut index = ingest::guarded(index, limits);
         let headers = if contextual_headers { "" } else { ", no headers" };
         let step = self.ui.step(&format!("{chunk_tokens} tokens{headers}"), 1);
         let folder = self.loaded.path(&self.loaded.config.data.documents);

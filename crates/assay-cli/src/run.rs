@@ -371,6 +371,36 @@ pub(crate) fn index_config(config: &Config) -> IndexConfig {
     IndexConfig { chunk_tokens, contextual_headers, ..IndexConfig::default() }
 }
 
+/// Opens the documents' index, with its vectors on the server that the configuration names, if it names one.
+pub(crate) fn open_index(
+    loaded: &Loaded,
+    embedder: Arc<dyn Embed>,
+    ui: Option<&Ui>,
+) -> Result<Index> {
+    let (dir, config) = (loaded.state_dir().join("index"), index_config(&loaded.config));
+    let retrieval = &loaded.config.retrieval;
+    let Some(address) = &retrieval.backend else { return Ok(Index::open(&dir, embedder, config)?) };
+    let name = retrieval.backend_key_env.as_deref();
+    let key = base::secret("retrieval.backend_key_env", name)?;
+    let backend = assay_backends::connect(address, key.as_deref(), retrieval.backend_search.into())
+        .map_err(IndexError::Backend)?;
+    let mut step = None;
+    let index = Index::open_on(backend, &dir, embedder, config, &mut |done, total| {
+        if let Some(ui) = ui {
+            step.get_or_insert_with(|| ui.step("send vectors", total as u64)).tick(done as u64);
+        }
+        match interrupt::asked() {
+            true => std::ops::ControlFlow::Break(()),
+            false => std::ops::ControlFlow::Continue(()),
+        }
+    });
+    if let Some(step) = step {
+        step.abandon();
+    }
+    interrupt::check()?;
+    Ok(index?)
+}
+
 /// Brings the index to the state of the documents' folder; `None` if there is nothing in it to be found.
 pub(crate) fn ingest(
     loaded: &Loaded,
@@ -381,9 +411,8 @@ pub(crate) fn ingest(
     if !folder.is_dir() {
         return Ok(None);
     }
-    let dir = loaded.state_dir().join("index");
-    let limits = ParserLimits::default();
-    let mut index = crate::ingest::open(&dir, embedder, index_config(&loaded.config), limits)?;
+    let index = open_index(loaded, embedder, Some(ui))?;
+    let mut index = crate::ingest::guarded(index, ParserLimits::default());
     let step = ui.step("ingest", 1);
     let ingested = index.ingest(&folder, &mut |p| {
         step.length(p.total as u64);

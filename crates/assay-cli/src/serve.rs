@@ -147,6 +147,9 @@ impl Service for Released {
             }
             e @ CandidateError::RemoteSampling => ServiceError::Refused(e.to_string()),
             CandidateError::Remote(e) => ServiceError::Upstream(e.to_string()),
+            CandidateError::Index(IndexError::Backend(e)) => {
+                ServiceError::Unavailable(e.to_string())
+            }
             other => ServiceError::Internal(other.to_string()),
         })
     }
@@ -178,6 +181,7 @@ impl Service for Released {
                 })
             }
             CandidateError::Remote(e) => ServiceError::Upstream(e.to_string()),
+            CandidateError::Index(IndexError::Backend(e)) => ServiceError::Unavailable(e.to_string()),
             other => ServiceError::Internal(other.to_string()),
         })?;
         let hits = found

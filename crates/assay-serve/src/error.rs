@@ -91,6 +91,14 @@ impl From<ServiceError> for ApiError {
                     ..ApiError::new(StatusCode::BAD_GATEWAY, message)
                 }
             }
+            ServiceError::Unavailable(reason) => {
+                tracing::error!(%reason, "documents cannot be searched");
+                let message = "documents cannot be searched now; the log says why";
+                ApiError {
+                    code: Some("unavailable"),
+                    ..ApiError::new(StatusCode::SERVICE_UNAVAILABLE, message)
+                }
+            }
             ServiceError::Internal(reason) => {
                 tracing::error!(%reason, "request failed");
                 ApiError::internal()

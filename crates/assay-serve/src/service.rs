@@ -208,6 +208,10 @@ pub enum ServiceError {
     /// The model's own server fails or cannot be reached; the text goes to the log and not to the client.
     #[error("{0}")]
     Upstream(String),
+    /// The server that holds the vectors fails or cannot be reached, and may come back; the text goes to the log and not
+    /// to the client.
+    #[error("{0}")]
+    Unavailable(String),
     /// A failure on our side; the text goes to the log and not to the client.
     #[error("{0}")]
     Internal(String),

@@ -150,7 +150,7 @@ pub(crate) fn open(loaded: &Loaded, candidate: Option<&str>) -> Result<Opened> {
     let documents = dir.join("index");
     let index = documents
         .is_dir()
-        .then(|| Index::open(&documents, embedder.clone(), super::index_config(&loaded.config)))
+        .then(|| super::open_index(loaded, embedder.clone(), None))
         .transpose()?
         .map(Arc::new);
     let from = settings.spec.retrieval.as_ref().map(|r| r.from);

@@ -1,5 +1,6 @@
 //! The binary as a user runs it: real processes, real weights, what stands on the screen.
 
+mod backend;
 mod bad_input;
 mod documents;
 mod end_to_end;

@@ -276,6 +276,9 @@ fn errors_of_the_service() {
         check_error(&schema, 400, Some("response_format"), None, "no such type");
         let pattern = chat(&base, "bad pattern", stream);
         check_error(&pattern, 400, Some("structured_outputs"), None, "no end");
+        let unavailable = chat(&base, "no vectors", stream);
+        check_error(&unavailable, 503, None, Some("unavailable"), "cannot be searched now");
+        assert!(!unavailable.text.contains("secret"));
         for failing in ["fail", "panic"] {
             let reply = chat(&base, failing, stream);
             check_error(&reply, 500, None, None, "the server failed");

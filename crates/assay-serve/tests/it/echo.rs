@@ -70,6 +70,7 @@ impl Service for Echo {
             "too long" => return Err(ServiceError::ContextTooLong { tokens: 9000, limit: 8192 }),
             "fail" => return Err(ServiceError::Internal("a secret reason".into())),
             "panic" => panic!("told to"),
+            "no vectors" => return Err(ServiceError::Unavailable("a secret reason".into())),
             "bad schema" => return Err(ServiceError::BadSchema("no such type".into())),
             "bad pattern" => return Err(ServiceError::BadPattern("no end".into())),
             "hold" => self.hold(),
