@@ -38,7 +38,7 @@ pub(crate) struct SearchArgs {
     /// Only documents that fulfil this, e.g. `lang = "en" and year >= 2020`; see docs/retrieval.md.
     #[arg(long, value_name = "CONDITION")]
     filter: Option<String>,
-    /// How the passages are ranked; without it, as assay.toml says. What else [retrieval] says is done with either.
+    /// How the passages are ranked; without it, as assay.toml says. What else `[retrieval]` says is done with either.
     #[arg(long, value_enum)]
     mode: Option<Mode>,
     /// Passages to show (5), or documents of each query in a run (1000).

@@ -181,7 +181,9 @@ impl Service for Released {
                 })
             }
             CandidateError::Remote(e) => ServiceError::Upstream(e.to_string()),
-            CandidateError::Index(IndexError::Backend(e)) => ServiceError::Unavailable(e.to_string()),
+            CandidateError::Index(IndexError::Backend(e)) => {
+                ServiceError::Unavailable(e.to_string())
+            }
             other => ServiceError::Internal(other.to_string()),
         })?;
         let hits = found

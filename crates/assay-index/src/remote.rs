@@ -468,7 +468,7 @@ impl<'a> There<'a> {
             leg.asked = (3 * leg.asked).max(wanted);
             let first = leg.found.is_empty() && leg.seen.is_empty() && !exact && !down;
             let mut near = remote.near(query, leg.asked, among, exact)?;
-            if first && remote.audit.asked.fetch_add(1, Ordering::Relaxed) % AUDITED == 0 {
+            if first && remote.audit.asked.fetch_add(1, Ordering::Relaxed).is_multiple_of(AUDITED) {
                 let all = remote.near(query, leg.asked, among, true)?;
                 compare(&remote.audit, &near, &all);
                 (near, exact) = (all, true);

@@ -17,6 +17,7 @@ use crate::support::{Draw, MODES, Project, WORDS, Words, ingest, search};
 pub(crate) type Make = Option<Arc<dyn VectorBackend>>;
 
 /// Runs every law. `make` connects to the same server each time.
+#[expect(clippy::print_stderr, reason = "the seed, shown when a law fails")]
 pub(crate) fn holds(make: &dyn Fn() -> Make) {
     for seed in 0..12 {
         eprintln!("seed {seed}");

@@ -91,6 +91,7 @@ fn planted_text_reaches_the_model_and_is_never_cited() {
 
 #[test]
 #[ignore = "minutes; prints the figures of docs/retrieval.md"]
+#[expect(clippy::print_stderr, reason = "figures for people")]
 fn what_guards_are_worth() {
     let Some((folder, questions)) = library() else { return };
     for (name, planted) in [("BIPIA", bipia(&questions)), ("PoisonedRAG", poisoned())] {

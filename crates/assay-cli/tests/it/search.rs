@@ -44,9 +44,9 @@ fn what_is_filtered_deleted_or_forbidden_is_not_found() {
     assert_eq!(found(dir, &["return a lamp", "-k", "1"]), ["lamp.md"]);
     assert_eq!(found(dir, &["return a lamp", "--filter", "year >= 2022"]), ["door.md"]);
     assert_eq!(found(dir, &["when are salaries paid", "-k", "1"]), ["hr/pay.md"]);
-    let ran = run(dir, &["search", "lamp", "--filter", "yaer = 2020"]);
+    let ran = run(dir, &["search", "lamp", "--filter", "years = 2020"]);
     assert_eq!(ran.code, Some(2));
-    assert!(ran.stderr.contains("yaer") && ran.stderr.contains("year"), "{}", ran.stderr);
+    assert!(ran.stderr.contains("`years`") && ran.stderr.contains("`year`"), "{}", ran.stderr);
 
     assert_eq!(run(dir, &["index", "allow", "hr/pay.md", "--to", "board"]).code, Some(0));
     assert!(!found(dir, &["when are salaries paid"]).contains(&"hr/pay.md".to_owned()));
