@@ -29,7 +29,7 @@ use assay_types::{Item, Message, Output, Role, Score, Task};
 use serde_json::Value;
 
 use crate::base::{self, Base, Patience};
-use crate::config::{CandidateName, Config, Loaded, Retrieval};
+use crate::config::{BackendSearch, CandidateName, Config, Loaded, Retrieval};
 use crate::interrupt::Interrupted;
 use crate::parser::ParserLimits;
 use crate::plan::{self, Room, Seconds, Taken};
@@ -283,6 +283,10 @@ pub(crate) fn prepare<'a>(
                     viewer.tenant,
                 )),
             };
+            // Only then may other chunks be found than those that are nearest.
+            if retrieval.backend.is_some() && retrieval.backend_search == BackendSearch::Hnsw {
+                bench.context_hash = assay_store::hash_json(&(&bench.context_hash, "hnsw"));
+            }
             let reranker = refine::reranker(retrieval)?;
             bench.refine = refine::refinement(retrieval, reranker.as_deref());
             let rewriter = match bench.refine.rewrite {
