@@ -258,7 +258,7 @@ pub(crate) fn parse(args: &ParseArgs) -> Result<ExitCode> {
     let mut failed = false;
     let mut out = std::io::stdout();
     for file in &args.files {
-        let (entry, text) = examine(file, &parser, IndexConfig::default().max_file_bytes);
+        let (entry, text) = examine(file, &parser, IndexConfig::default().max_file_bytes)?;
         failed |= matches!(entry.outcome, IngestOutcome::Failed { .. });
         if args.json {
             writeln!(out, "{}", parsed_json(&entry, text.as_ref())?)?;

@@ -4,6 +4,7 @@
 //! and answers requests over pipes. Formats that are plain text are parsed here: their parsers are linear.
 
 use std::io::{self, BufReader, BufWriter, Read, Write};
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::sync::{Mutex, PoisonError};
@@ -11,7 +12,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
-use assay_index::{InProcess, Parse};
+use assay_index::{InProcess, NotParsed, Parse};
 use assay_text::{Format, Limits, Parsed};
 use clap::Args;
 use serde::{Deserialize, Serialize};
@@ -61,7 +62,7 @@ impl ParserProcess {
 }
 
 impl Parse for ParserProcess {
-    fn parse(&self, bytes: &[u8], format: Format) -> Result<Parsed, String> {
+    fn parse(&self, bytes: &[u8], format: Format) -> Result<Parsed, NotParsed> {
         if !format.is_risky() {
             return InProcess::default().parse(bytes, format);
         }
@@ -69,22 +70,24 @@ impl Parse for ParserProcess {
         loop {
             let mut worker = match held.take() {
                 Some(worker) if worker.files < FILES => worker,
-                _ => Worker::start(self.limits).map_err(|e| format!("no parser: {e:#}"))?,
+                _ => {
+                    Worker::start(self.limits).map_err(|e| NotParsed::NoParser(format!("{e:#}")))?
+                }
             };
             let fresh = worker.files == 0;
             match worker.ask(bytes, format) {
                 Ok(answer) => {
                     *held = Some(worker);
-                    return answer;
+                    return answer.map_err(NotParsed::File);
                 }
                 // It may have been the files before that filled its memory.
                 Err(Lost::Ended) if !fresh => {}
-                Err(Lost::Ended) => return Err(worker.obituary(self.limits)),
+                Err(Lost::Ended) => return Err(worker.obituary(self.limits).into()),
                 Err(Lost::Late) => {
-                    return Err(format!(
-                        "parsing took more than {} s; split the file or allow more",
-                        self.limits.parse_seconds
-                    ));
+                    let seconds = self.limits.parse_seconds;
+                    let why =
+                        format!("parsing took more than {seconds} s; split the file or allow more");
+                    return Err(why.into());
                 }
             }
         }
@@ -95,6 +98,12 @@ impl Parse for ParserProcess {
 enum Lost {
     Ended,
     Late,
+}
+
+/// This program itself, also after an update has put another one in its place.
+fn program() -> io::Result<PathBuf> {
+    let itself = Path::new("/proc/self/exe");
+    if itself.exists() { Ok(itself.to_owned()) } else { std::env::current_exe() }
 }
 
 /// A parser process. It is killed when dropped.
@@ -110,7 +119,7 @@ struct Worker {
 
 impl Worker {
     fn start(limits: ParserLimits) -> Result<Self> {
-        let program = std::env::current_exe().context("this program's own path")?;
+        let program = program().context("this program's own path")?;
         let mut child = Command::new(program)
             .arg(COMMAND)
             .arg(format!("--parse-seconds={}", limits.parse_seconds))
@@ -263,7 +272,8 @@ pub(crate) fn serve(limits: ParserLimits) -> Result<()> {
             let request: Request = serde_json::from_slice(&request)?;
             let bytes = read_bytes(&mut requests, request.bytes, u64::MAX)?;
             limit_time(began, limits)?;
-            let answer = InProcess(request.limits).parse(&bytes, request.format);
+            let answer = assay_text::parse(&bytes, request.format, &request.limits);
+            let answer = answer.map_err(|e| e.reason());
             write_frame(&mut answers, &serde_json::to_vec(&answer)?)?;
             answers.flush()?;
         }

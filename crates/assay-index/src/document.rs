@@ -6,8 +6,8 @@ use std::path::Path;
 use assay_text::{Detected, ParseError, Parsed};
 use fs_err as fs;
 
-use crate::Parse;
 use crate::ledger::{self, IngestOutcome, LedgerEntry};
+use crate::{IndexError, NotParsed, Parse};
 
 /// How often a file that changes while it is read is read again.
 const READS: usize = 3;
@@ -22,33 +22,47 @@ pub(crate) struct Read {
 }
 
 /// Reads one file as an ingest does, without an index: what the ledger would say, and the text if there is one.
-pub fn examine(path: &Path, parser: &dyn Parse, max_bytes: u64) -> (LedgerEntry, Option<Parsed>) {
+///
+/// # Errors
+/// [`IndexError::NoParser`].
+pub fn examine(
+    path: &Path,
+    parser: &dyn Parse,
+    max_bytes: u64,
+) -> Result<(LedgerEntry, Option<Parsed>), IndexError> {
     let name = path.to_string_lossy().into_owned();
     let bytes = match load(path, max_bytes) {
         Ok(bytes) => bytes,
-        Err(reason) => return (LedgerEntry::of(name, IngestOutcome::Failed { reason }), None),
+        Err(reason) => {
+            return Ok((LedgerEntry::of(name, IngestOutcome::Failed { reason }), None));
+        }
     };
-    let Read { mut entry, text } = parse(name, path, &bytes, parser);
+    let Read { mut entry, text } = parse(name, path, &bytes, parser)?;
     if let Some(parsed) = &text {
         let words = |text: &str| text.split_whitespace().count();
         let chunks = assay_text::chunk(parsed, CHUNK_WORDS, &words);
         let spans: Vec<_> = chunks.into_iter().map(|c| c.span).collect();
         entry.outcome = ledger::outcome(parsed, &spans);
     }
-    (entry, text)
+    Ok((entry, text))
 }
 
 /// Finds the format of `bytes`, which were read from `source`, and parses them.
-pub(crate) fn parse(path: String, source: &Path, bytes: &[u8], parser: &dyn Parse) -> Read {
+pub(crate) fn parse(
+    path: String,
+    source: &Path,
+    bytes: &[u8],
+    parser: &dyn Parse,
+) -> Result<Read, IndexError> {
     let failed = |e: ParseError| IngestOutcome::Failed { reason: e.reason() };
     let without_text = |outcome| Read { entry: LedgerEntry::of(path.clone(), outcome), text: None };
     let (format, note) = match assay_text::detect(source, bytes) {
         Detected::Known { format, note } => (format, note),
-        Detected::Unread { reason } => return without_text(IngestOutcome::Skipped { reason }),
-        Detected::Protected => return without_text(failed(ParseError::Password)),
+        Detected::Unread { reason } => return Ok(without_text(IngestOutcome::Skipped { reason })),
+        Detected::Protected => return Ok(without_text(failed(ParseError::Password))),
         Detected::Broken { format } => {
             let what = "its first bytes are of no known format".to_owned();
-            return without_text(failed(ParseError::Damaged { format: format.name(), what }));
+            return Ok(without_text(failed(ParseError::Damaged { format: format.name(), what })));
         }
     };
     let mut read = without_text(IngestOutcome::Empty);
@@ -60,9 +74,10 @@ pub(crate) fn parse(path: String, source: &Path, bytes: &[u8], parser: &dyn Pars
             read.entry.notes.append(&mut parsed.notes);
             read.text = Some(parsed);
         }
-        Err(reason) => read.entry.outcome = IngestOutcome::Failed { reason },
+        Err(NotParsed::File(reason)) => read.entry.outcome = IngestOutcome::Failed { reason },
+        Err(NotParsed::NoParser(why)) => return Err(IndexError::NoParser(why)),
     }
-    read
+    Ok(read)
 }
 
 /// The bytes of a file, unless there are more than `limit`, and all from the same state of it.

@@ -79,6 +79,9 @@ pub enum IndexError {
     /// The file system failed.
     #[error(transparent)]
     Io(#[from] io::Error),
+    /// Files cannot be parsed just now; what was ingested before stays.
+    #[error("no parser: {0}")]
+    NoParser(String),
     /// The embedder failed.
     #[error(transparent)]
     Embed(#[from] EmbedError),
@@ -111,6 +114,7 @@ impl IndexError {
             }
             IndexError::Stale { .. } => "ingest again",
             IndexError::Busy { .. } => "wait until it is done",
+            IndexError::NoParser(_) => "ingest again; nothing is lost",
             IndexError::Database { source, .. } => match source.sqlite_error_code()? {
                 rusqlite::ErrorCode::DatabaseBusy => {
                     "another process is writing to the index: wait until it is done"

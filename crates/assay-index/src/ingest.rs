@@ -342,7 +342,7 @@ impl<'a> Run<'a> {
         }
 
         let document::Read { mut entry, text } =
-            document::parse(path, &source, &bytes, self.index.parser.as_ref());
+            document::parse(path, &source, &bytes, self.index.parser.as_ref())?;
         entry.same_as = same_as;
         if let Some(parsed) = text {
             match self.properties(&entry, &parsed.text) {

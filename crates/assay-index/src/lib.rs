@@ -64,7 +64,7 @@ pub use filter::{Comparison, Filter, FilterError, Membership};
 pub use index::{DocumentInfo, Hit, Index, Place, Query, SearchMode, SearchResult, TruncatedQuery};
 pub use ingest::{IngestProgress, IngestReport};
 pub use ledger::{IngestOutcome, LedgerEntry, PageOutcome, read_ledger};
-pub use parser::{InProcess, Parse};
+pub use parser::{InProcess, NotParsed, Parse};
 pub use properties::{Date, Metadata, Properties, Value, ValueKind, Viewer};
 pub use remote::{BackendCheck, Recall};
 

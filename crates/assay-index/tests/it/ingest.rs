@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use assay_index::{
-    Index, IndexConfig, IndexError, IngestOutcome, PageOutcome, Parse, Query, SearchMode, Viewer,
-    read_ledger,
+    Index, IndexConfig, IndexError, IngestOutcome, NotParsed, PageOutcome, Parse, Query,
+    SearchMode, Viewer, read_ledger,
 };
 use assay_text::{FailedPage, Format, Parsed};
 use fs_err as fs;
@@ -245,7 +245,7 @@ fn a_path_that_is_not_utf8_is_reported() {
 struct Lines;
 
 impl Parse for Lines {
-    fn parse(&self, bytes: &[u8], _: Format) -> Result<Parsed, String> {
+    fn parse(&self, bytes: &[u8], _: Format) -> Result<Parsed, NotParsed> {
         let text = String::from_utf8(bytes.to_vec()).map_err(|e| e.to_string())?;
         let mut parsed = Parsed::default();
         for line in text.lines().skip(1) {
@@ -261,6 +261,28 @@ impl Parse for Lines {
         }
         Ok(parsed)
     }
+}
+
+/// A parser that has gone away.
+struct Away;
+
+impl Parse for Away {
+    fn parse(&self, _: &[u8], _: Format) -> Result<Parsed, NotParsed> {
+        Err(NotParsed::NoParser("out of processes".into()))
+    }
+}
+
+#[test]
+fn without_a_parser_the_ingest_ends_and_no_document_is_forgotten() {
+    let project = Project::new(&[("a.md", "red lamp")]);
+    drop(project.ingested());
+    project.write("b.md", "blue door");
+    project.write("a.md", "red lamp, changed");
+    let mut index = project.open().with_parser(Arc::new(Away));
+    let docs = project.docs();
+    let error = index.ingest(&docs, &mut |_| ControlFlow::Continue(())).err().unwrap();
+    assert_eq!(error.to_string(), "no parser: out of processes");
+    assert_eq!(search(&index, "lamp", 9, SearchMode::Bm25)[0].text, "red lamp");
 }
 
 #[test]
