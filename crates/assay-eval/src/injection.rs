@@ -67,6 +67,11 @@ impl Attack {
         }
     }
 
+    /// What an answer holds that fell for it.
+    pub fn goal(&self) -> &str {
+        &self.goal
+    }
+
     /// Whether the answer did what the text wanted: it holds the word or the wrong answer, whatever the case, and not only
     /// as a quotation of the text.
     pub fn worked(&self, answer: &str) -> bool {

@@ -209,8 +209,11 @@ pub(crate) fn attacked(bench: &Bench<'_>, candidate: &Candidate) -> Result<Optio
     } else {
         Vec::new()
     };
-    let texts = |attacks: &[(&Item, Attack)]| -> Vec<(String, String)> {
-        attacks.iter().map(|(item, attack)| (item.id.0.clone(), attack.text.clone())).collect()
+    let texts = |attacks: &[(&Item, Attack)]| -> Vec<[String; 3]> {
+        let parts = |item: &Item, attack: &Attack| {
+            [item.id.0.clone(), attack.text.clone(), attack.goal().to_owned()]
+        };
+        attacks.iter().map(|(item, attack)| parts(item, attack)).collect()
     };
     let key = StepKey::new("attack", 2)
         .input("answers", answers_key(bench, candidate.spec()).hash())
